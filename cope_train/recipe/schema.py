@@ -1,0 +1,248 @@
+"""What a recipe can say. Every section refuses unknown keys; `cope-train schema` prints this as JSON Schema."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
+from cope_train.records import PlanKind, Role
+
+AdapterChoice = Literal["none", "planner", "executor", "both"]
+Share = Annotated[float, Field(ge=0, le=1)]
+# Floats become decimals by way of their shortest text, so that 0.15 is fifteen hundredths and books balance exactly.
+Money = Annotated[Decimal, Field(ge=0, strict=False), BeforeValidator(lambda v: str(v) if isinstance(v, float) else v)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, types are not guessed, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Data(Section):
+    """One split of problems."""
+
+    source: str = Field(description="lab, a hub id (openai/gsm8k), or a local .jsonl, .json or .parquet file")
+    name: str | None = Field(None, description="configuration (subset) of a hub data set")
+    split: str = "train"
+    revision: str | None = None
+    limit: int | None = Field(None, ge=1, description="use this many problems")
+    offset: int = Field(0, ge=0, description="skip this many problems first")
+    fields: dict[str, str] = Field({}, description="our field (question, answer, id, level) -> column, dots go deeper")
+
+
+class Splits(Section):
+    """Problems to learn from, to fit thresholds on, and to report on. They may not overlap."""
+
+    train: Data | None = None
+    calibration: Data | None = None
+    test: Data | None = None
+
+
+class Price(Section):
+    """USD per million tokens."""
+
+    input: Money
+    output: Money
+
+
+class LocalModel(Section):
+    """A model folder or hub id that runs here on transformers and PEFT."""
+
+    backend: Literal["local"]
+    path: str = Field(description="lab/small, lab/large, a folder, or a hub id")
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; the best one when left out")
+    device_map: str | None = Field(None, description="accelerate's device map, such as auto, for models over devices")
+    attention: str | None = Field(None, description="attention implementation: eager, sdpa, flash_attention_2, ...")
+    batch_tokens: int = Field(65536, ge=1, description="prompt and new tokens per batch; halved on out-of-memory")
+    adapters: dict[Literal["planner", "executor"], str] = Field({}, description="ready adapters to evaluate")
+    chat_template_kwargs: dict[str, bool | int | float | str] = {}
+    price: Price | None = Field(None, description="what it would cost if bought; free when left out")
+
+
+class ApiModel(Section):
+    """A model behind an OpenAI-compatible server."""
+
+    backend: Literal["api"]
+    model: str
+    base_url: str | None = Field(None, description="OpenAI's own when left out")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    concurrency: int = Field(8, ge=1)
+    timeout: float = Field(120.0, gt=0, description="seconds for one call")
+    retries: int = Field(5, ge=0)
+    logprobs: bool = False
+    chat_template_kwargs: dict[str, bool | int | float | str] = {}
+    extra_body: dict[str, bool | int | float | str] = {}
+    price: Price | None = Field(None, description="unknown when left out, and so is every cost")
+
+
+class RecordedModel(Section):
+    """Completions from a jsonl file: for tests, and to grade what others recorded."""
+
+    backend: Literal["recorded"]
+    path: str
+    fields: dict[Literal["question", "completion", "id", "role", "index"], str] = Field(
+        {}, description="our field -> column, dots go deeper"
+    )
+    price: Price | None = None
+
+
+Model = Annotated[LocalModel | ApiModel | RecordedModel, Field(discriminator="backend")]
+
+
+class Sampling(Section):
+    """Sampling of one role. Temperatures belong to strategies and to `plans`."""
+
+    max_tokens: int = Field(1024, ge=1)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0, description="0: off")
+    repetition_penalty: float = Field(1.0, gt=0)
+    stop: list[str] = []
+
+
+class Keep(Section):
+    """Which collected plans are kept: those with which the executor succeeds."""
+
+    executor: str = "small"
+    samples: int = Field(4, ge=1)
+    temperature: float = Field(0.4, gt=0)
+    min_success: Share = 0.5
+
+
+class Plans(Section):
+    """Plans to collect on the training split."""
+
+    planner: str = "large"
+    kinds: list[PlanKind] = Field(["goal", "guideline"], min_length=1)
+    samples: int = Field(2, ge=1)
+    temperature: float = Field(0.8, gt=0)
+    max_characters: int = Field(600, ge=1, description="a longer plan is a solution, not a plan")
+    keep: Keep = Keep()
+
+
+class Lora(Section):
+    """The adapter's shape. All linear layers by default (QLoRA, arXiv 2305.14314, section 4)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+
+
+class Train(Section):
+    """Training of one adapter."""
+
+    method: Literal["sft"] = "sft"
+    kinds: list[PlanKind] = Field(["goal", "guideline"], min_length=1, description="plan kinds whose rows are used")
+    lora: Lora = Lora()
+    learning_rate: float = Field(2e-4, gt=0)
+    epochs: float = Field(2.0, gt=0)
+    batch_size: int = Field(16, ge=1, description="rows per optimiser step and device, before accumulation")
+    gradient_accumulation: int = Field(1, ge=1)
+    warmup: Share = Field(0.03, description="share of all steps")
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_length: int = Field(2048, ge=8, description="rows with more tokens are dropped, never cut")
+    max_dropped: Share = Field(0.05, description="refuse to train when more than this share of rows is too long")
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    save_steps: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    resume: str = Field("auto", description="auto, never, or a checkpoint folder")
+    seed: int = 0
+
+
+class Training(Section):
+    """The adapters to train, each for its role only."""
+
+    base: str = "small"
+    planner: Train | None = None
+    executor: Train | None = None
+
+
+class Cascade(Section):
+    """The cascade that trained adapters are put into."""
+
+    strategy: str = "cope"
+    thresholds: Literal["paper"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
+        "paper", description="paper, or a threshold for each gated stage: {stage1: 0.75, stage2: 0.5}"
+    )
+    calibrate: bool = Field(True, description="evaluate it once more with thresholds fitted on the calibration split")
+
+
+class Evaluate(Section):
+    """What is compared on the test split."""
+
+    strategies: list[str] = Field(
+        ["small-single", "small-majority", "large", "large-plan", "cascade-no-plan", "cope"], min_length=1
+    )
+    adapters: list[AdapterChoice] = Field(["none", "planner", "executor", "both"], min_length=1)
+    margin: float = Field(0.02, gt=0, lt=1, description="non-inferiority margin, in accuracy")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples")
+    random_escalation: Share | None = Field(
+        None, description="share sent to the large model; the cascade's own if unset"
+    )
+
+
+class Tracking(Section):
+    """Experiment tracking."""
+
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    project: str = "cope_train"
+
+
+class Recipe(Section):
+    """A whole study: problems, models, plans, training, cascade, evaluation."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    task: Literal["word_problems", "math"]
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    data: Splits
+    models: dict[str, Model]
+    prompts: dict[Role, str] = Field({}, description="files that replace the task's own prompts")
+    sampling: dict[Role, Sampling] = {}
+    plans: Plans | None = None
+    train: Training | None = None
+    cascade: Cascade = Cascade()
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        """Names that point elsewhere in the recipe must be there; all that do not are reported at once."""
+        wrong = []
+        used = {"train.base": self.train.base} if self.train else {}
+        if self.plans:
+            used |= {"plans.planner": self.plans.planner, "plans.keep.executor": self.plans.keep.executor}
+        for where, name in used.items():
+            if name not in self.models:
+                wrong.append((where, name, list(self.models)))
+        for index, name in enumerate(self.evaluate.strategies):
+            if name not in REFERENCES and not parse(name):
+                wrong.append((f"evaluate.strategies.{index}", name, [*STRATEGIES, *REFERENCES]))
+        if self.cascade.strategy not in STRATEGIES:
+            wrong.append(("cascade.strategy", self.cascade.strategy, list(STRATEGIES)))
+        elif isinstance(self.cascade.thresholds, dict):
+            gated = [stage.name for stage in STRATEGIES[self.cascade.strategy].stages if stage.gate]
+            wrong += [
+                (f"cascade.thresholds.{name}", name, gated) for name in self.cascade.thresholds if name not in gated
+            ]
+        if len(set(self.seeds)) < len(self.seeds):
+            wrong.append(("seeds", str(self.seeds), ["each seed once"]))
+        if wrong:
+            raise UnknownNames(wrong)
+        return self
+
+
+class UnknownNames(ValueError):
+    """Names in a recipe that point nowhere: (key, name, valid names)."""
+
+    def __init__(self, wrong: list[tuple[str, str, list[str]]]) -> None:
+        super().__init__("; ".join(f"{where}: unknown name {name!r}" for where, name, _ in wrong))
+        self.wrong = wrong
