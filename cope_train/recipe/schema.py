@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from cope_train import records
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
 from cope_train.records import PlanKind, Role
 
@@ -103,6 +104,10 @@ class Sampling(Section):
     top_k: int = Field(0, ge=0, description="0: off")
     repetition_penalty: float = Field(1.0, gt=0)
     stop: list[str] = []
+
+    def at(self, temperature: float) -> records.Sampling:
+        """The full set of sampling parameters at a temperature."""
+        return records.Sampling(temperature=temperature, **self.model_dump() | {"stop": tuple(self.stop)})
 
 
 class Keep(Section):

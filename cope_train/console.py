@@ -1,0 +1,75 @@
+"""What a person sees while a verb runs, and the log file of the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+log = logging.getLogger(__name__)
+_console = Console(highlight=False, soft_wrap=True)
+
+
+class Terminal:
+    """Lines and progress bars on the terminal; lines only where it is no terminal; nothing when quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        shown = _console.is_terminal and not quiet
+        self._progress = Progress(*columns, console=_console, disable=not shown, transient=True)
+        self._bars: dict[str, TaskID] = {}
+
+    def say(self, text: str) -> None:
+        """Print a line, and log it."""
+        log.info("%s", text)
+        if not self._quiet:
+            self._progress.console.print(text, markup=False)
+
+    def advance(self, label: str, done: int, total: int) -> None:
+        """Move the bar called `label`; a finished bar goes away."""
+        if label not in self._bars:
+            self._bars[label] = self._progress.add_task(label, total=total)
+        self._progress.update(self._bars[label], completed=done, total=total)
+        if done >= total:
+            self._progress.remove_task(self._bars.pop(label))
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+@contextmanager
+def log_to(folder: Path, verbose: bool) -> Iterator[None]:
+    """Write our log to `log.txt` in the run folder, and to the terminal when `verbose`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ours = logging.getLogger("cope_train")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / "log.txt", encoding="utf-8")]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    if verbose:
+        handlers.append(RichHandler(console=_console, show_path=False, markup=False))
+    for handler in handlers:
+        ours.addHandler(handler)
+    try:
+        yield
+    except Exception:
+        ours.exception("stopped by an error")
+        raise
+    finally:
+        for handler in handlers:
+            ours.removeHandler(handler)
+            handler.close()

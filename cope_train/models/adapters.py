@@ -1,0 +1,34 @@
+"""What an adapter says about itself: its role, and the base it was trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cope_train.records import UserError
+
+MANIFEST = "cope_train.json"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest beside an adapter's weights. Raises UserError when the folder holds no adapter of ours."""
+    if not (folder / "adapter_config.json").exists():
+        raise UserError(f"{folder} is no adapter: no adapter_config.json in it")
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder}: no {MANIFEST}, so the base it was trained on is unknown; PEFT would load it on any base of "
+            "the same shape without a word"
+        ) from None
+
+
+def check_base(folder: Path, fingerprint: str, name: str) -> None:
+    """Refuse an adapter that was trained on other weights than those with `fingerprint` (UserError)."""
+    base = read_manifest(folder)["base"]
+    if base["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{folder} was trained on {base['name']} (weights {base['fingerprint']}), not on {name} "
+            f"(weights {fingerprint}): load it on its own base, or train it anew"
+        )

@@ -1,0 +1,84 @@
+"""Sampling whose noise belongs to the request, not to the batch.
+
+Each row draws Gumbel noise from a Philox generator keyed by its completion's identity, and the largest perturbed
+log-probability wins (the Gumbel-max trick). So a completion is the same text in any batch, order or process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from cope_train.records import Sampling
+
+
+class KeyedSampler(LogitsProcessor):
+    """A logits processor for `generate(do_sample=False)` that samples by keyed noise and keeps statistics.
+
+    After generation, `logprobs` and `margins` hold a tensor [rows, steps]: the untempered log-probability of the
+    chosen token, and the difference between the two largest probabilities.
+    """
+
+    def __init__(self, keys: Sequence[str], sampling: Sampling, prompt: torch.Tensor, mask: torch.Tensor) -> None:
+        """`keys`: completion keys (hex), one a row; `prompt`, `mask`: left-padded prompts [rows, length]."""
+        self._warpers = _warpers(sampling)
+        self._noise = (
+            None if sampling.greedy else [np.random.Generator(np.random.Philox(key=int(k[:32], 16))) for k in keys]
+        )
+        # Padding must not count as a token that was said, or a repetition penalty would depend on the batch.
+        self._padding = mask == 0 if sampling.repetition_penalty != 1 else None
+        self._first = prompt.gather(1, mask.argmax(1, keepdim=True)) if self._padding is not None else None
+        self._logprobs: list[torch.Tensor] = []
+        self._margins: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        raw = torch.log_softmax(scores.float(), dim=-1)
+        warped = self._warpers(self._said(input_ids), scores.float())
+        if self._noise is not None:
+            vocabulary = scores.shape[-1]
+            uniform = np.stack([row.random(vocabulary, dtype=np.float32) for row in self._noise])
+            warped = warped - torch.log(-torch.log(torch.from_numpy(uniform).to(scores.device)))
+        chosen = warped.argmax(-1, keepdim=True)
+        self._logprobs.append(raw.gather(1, chosen).squeeze(1))
+        top = raw.topk(2, dim=-1).values.exp()
+        self._margins.append(top[:, 0] - top[:, 1])
+        return warped
+
+    def _said(self, input_ids: torch.LongTensor) -> torch.LongTensor:
+        if self._padding is None:
+            return input_ids
+        head = input_ids[:, : self._padding.shape[1]]
+        return torch.cat([torch.where(self._padding, self._first, head), input_ids[:, head.shape[1] :]], dim=1)
+
+    @property
+    def logprobs(self) -> torch.Tensor:
+        """Untempered log-probability of each chosen token, [rows, steps]."""
+        return torch.stack(self._logprobs, dim=1).cpu()
+
+    @property
+    def margins(self) -> torch.Tensor:
+        """Difference between the two largest probabilities at each step, [rows, steps]."""
+        return torch.stack(self._margins, dim=1).cpu()
+
+
+def _warpers(sampling: Sampling) -> LogitsProcessorList:
+    warpers = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        warpers.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if not sampling.greedy:
+        warpers.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k:
+            warpers.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            warpers.append(TopPLogitsWarper(sampling.top_p))
+    return warpers

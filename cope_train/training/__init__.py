@@ -1,0 +1,1 @@
+"""From plan sets to adapters: rows, preflight, and one straight file per method."""

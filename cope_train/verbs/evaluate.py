@@ -1,0 +1,133 @@
+"""evaluate: every strategy on the same problems, thresholds fitted on the calibration split, traces out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cope_train.cascade.engine import Engine
+from cope_train.evaluation.cost import prices
+from cope_train.evaluation.replay import Fitted, fit
+from cope_train.models.identity import weights_fingerprint
+from cope_train.recipe.strategies import REFERENCES, STRATEGIES, Adapters, Strategy, parse
+from cope_train.records import Trace, UserError, to_json
+from cope_train.study import Study
+
+_NEEDS = {"none": (), "planner": ("planner",), "executor": ("executor",), "both": ("planner", "executor")}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the report: a strategy with adapters, under the name it is reported by."""
+
+    name: str
+    strategy: Strategy
+    adapters: Adapters
+
+
+def entries(study: Study, trained: Mapping[str, Path] | Sequence[str]) -> list[Entry]:
+    """What will be evaluated. The cascade is entered once for each adapter choice that `trained` allows.
+
+    Raises UserError for a strategy that asks by name for an adapter that there is not.
+    """
+    recipe = study.recipe
+    found = []
+    for name in recipe.evaluate.strategies:
+        if name in REFERENCES:
+            continue
+        strategy, adapters = parse(name)
+        expand = strategy.name == recipe.cascade.strategy and "@" not in name
+        for choice in recipe.evaluate.adapters if expand else [adapters]:
+            if all(role in trained for role in _NEEDS[choice]):
+                shown = strategy.name if choice == "none" else f"{strategy.name}@{choice}"
+                found.append(Entry(shown, _with_recipe_thresholds(study, strategy), choice))
+            elif not expand:
+                raise UserError(f"evaluate.strategies: {name} needs adapters that this recipe neither trains nor names")
+    return list({entry.name: entry for entry in found}.values())
+
+
+def _with_recipe_thresholds(study: Study, strategy: Strategy) -> Strategy:
+    given = study.recipe.cascade.thresholds
+    chosen = strategy.name == study.recipe.cascade.strategy and given != "paper"
+    return strategy.with_thresholds(given) if chosen else strategy
+
+
+def evaluate(study: Study) -> None:
+    """Run every strategy on the test split, and fit thresholds on the calibration split where the recipe says so."""
+    adapters = study.adapters()
+    wanted = entries(study, adapters)
+    inputs = _inputs(study, adapters, wanted)
+    if study.up_to_date("evaluate", inputs):
+        study.reporter.say("evaluate: up to date")
+        return
+    recipe = study.recipe
+    engine = Engine(study.models(adapters), study.task, recipe.sampling, study.trained)
+    problems = study.problems("test")
+    fitted = _calibrate(study, engine, wanted)
+    study.run.write_json(study.run.path / "calibration.json", {name: vars(fit) for name, fit in fitted.items()})
+    stars = [
+        Entry(star(entry.name), entry.strategy.with_thresholds(fitted[entry.name].thresholds), entry.adapters)
+        for entry in wanted
+        if entry.name in fitted
+    ]
+    study.run.clear_traces("test")
+    for number, entry in enumerate([*wanted, *stars], start=1):
+        study.reporter.advance("strategies", number - 1, len(wanted) + len(stars))
+        for seed in recipe.seeds:
+            traces = engine.run(entry.strategy, problems, seed, entry.adapters, entry.name)
+            _save(study, "test", entry.name, seed, traces)
+        study.reporter.advance("strategies", number, len(wanted) + len(stars))
+    study.run.done("evaluate", inputs)
+    study.reporter.say(f"evaluate: {len(wanted) + len(stars)} strategies on {len(problems)} problems")
+
+
+def star(name: str) -> str:
+    """Name of a cascade with fitted thresholds: cope@planner becomes cope*@planner."""
+    base, at, adapters = name.partition("@")
+    return f"{base}*{at}{adapters}"
+
+
+def _calibrate(study: Study, engine: Engine, wanted: Sequence[Entry]) -> dict[str, Fitted]:
+    """Thresholds for every variant of the cascade, from a full tree over the calibration split."""
+    recipe = study.recipe
+    cascades = [
+        entry for entry in wanted if entry.strategy.name == recipe.cascade.strategy and entry.strategy.thresholds
+    ]
+    if not (recipe.cascade.calibrate and recipe.data.calibration and cascades):
+        return {}
+    problems = study.problems("calibration")
+    large = [trace for seed in recipe.seeds for trace in engine.run(STRATEGIES["large"], problems, seed)]
+    fitted = {}
+    for number, entry in enumerate(cascades):
+        study.reporter.advance("calibration", number, len(cascades))
+        trees: list[Trace] = []
+        for seed in recipe.seeds:
+            traces = engine.run(entry.strategy, problems, seed, entry.adapters, entry.name, full_tree=True)
+            _save(study, "calibration", entry.name, seed, traces)
+            trees += traces
+        fitted[entry.name] = fit(trees, large, prices(recipe.models))
+    study.reporter.advance("calibration", len(cascades), len(cascades))
+    return fitted
+
+
+def _save(study: Study, split: str, name: str, seed: int, traces: Sequence[Trace]) -> None:
+    study.run.write_lines(study.run.traces(split, name, seed), [to_json(trace) for trace in traces])
+
+
+def _inputs(study: Study, adapters: Mapping[str, Path], wanted: Sequence[Entry]) -> dict[str, Any]:
+    recipe = study.recipe
+    used = {stage.executor for entry in wanted for stage in entry.strategy.stages}
+    used |= {stage.plan.planner for entry in wanted for stage in entry.strategy.stages if stage.plan}
+    return {
+        "task": recipe.task,
+        "seeds": list(recipe.seeds),
+        "data": {split: study.data_hashes[split] for split in ("calibration", "test") if split in study.data_hashes},
+        "cascade": recipe.cascade.model_dump(mode="json"),
+        "strategies": {entry.name: repr(entry.strategy.stages) for entry in wanted},
+        "sampling": {role: values.model_dump(mode="json") for role, values in recipe.sampling.items()},
+        "prompts": study.prompts.hashes,
+        "models": study.model_inputs(sorted(used)),
+        "adapters": {role: weights_fingerprint(folder) for role, folder in adapters.items()},
+    }

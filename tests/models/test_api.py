@@ -1,0 +1,130 @@
+"""The API backend against a server on the loopback that behaves, ignores `n`, fails, or refuses the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from cope_train.models.api import ApiBackend
+from cope_train.recipe.schema import ApiModel
+from cope_train.records import Failure, Message, NotRunnableHere, Request, Sampling, ServerError
+from tests.models.server import Server, completion
+
+HOT = Sampling(temperature=0.8, max_tokens=50, top_p=0.9, top_k=20, stop=("END",))
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+    servers = []
+    monkeypatch.setenv("TEST_KEY", "secret-word")
+
+    def start(reply: Callable, **fields) -> tuple[ApiBackend, Server]:
+        servers.append(Server(reply))
+        values = {"model": "m", "base_url": servers[-1].url, "api_key_env": "TEST_KEY", "retries": 0} | fields
+        return ApiBackend("large", ApiModel(backend="api", **values)), servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def request(problem: str = "p0", samples: int = 3, sampling: Sampling = HOT) -> Request:
+    return Request(problem, "guideline", (Message("user", problem),), sampling, tuple(range(samples)))
+
+
+def ask(backend: ApiBackend, *requests: Request) -> list:
+    found = dict(backend.generate(requests))
+    return [found[i] for i in range(len(requests))]
+
+
+def test_one_call_brings_all_samples_and_sends_the_whole_sampling_set(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["a", "b", "c"], usage=(7, 10)), extra_body={"x": 1})
+    (outcomes,) = ask(backend, request())
+    assert [o.text for o in outcomes] == ["a", "b", "c"]
+    assert {o.prompt_tokens for o in outcomes} == {7}
+    assert sum(o.completion_tokens for o in outcomes) == 10
+    (body,) = server.bodies
+    seed = body.pop("seed")
+    assert isinstance(seed, int)
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "p0"}],
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "max_tokens": 50,
+        "n": 3,
+        "stop": ["END"],
+        "top_k": 20,
+        "x": 1,
+    }
+
+
+def test_a_server_that_ignores_n_is_asked_for_the_rest(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion([f"s{n}"], usage=(7, 4)))
+    (outcomes,) = ask(backend, request())
+    assert [o.text for o in outcomes] == ["s1", "s2", "s3"]
+    assert [body["n"] for body in server.bodies] == [3, 2, 1]
+    assert len({body["seed"] for body in server.bodies}) == 3  # or a server that honours seeds repeats itself
+
+
+def test_cut_and_empty_replies_are_completions(serve: Callable) -> None:
+    backend, _ = serve(lambda body, n: completion([""], finish="length"))
+    ((outcome,),) = ask(backend, request(samples=1))
+    assert (outcome.text, outcome.finish, outcome.completion_tokens) == ("", "length", None)
+
+
+def test_log_probabilities_are_summed_where_the_server_gives_them(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["ab"], usage=(7, 2), logprobs=[-0.5, -1.0]), logprobs=True)
+    ((outcome,),) = ask(backend, request(samples=1))
+    assert (outcome.logprob, outcome.completion_tokens) == (-1.5, 2)
+    assert server.bodies[0]["logprobs"] is True
+
+
+def test_a_bad_request_is_its_own_failure_with_the_servers_words(serve: Callable) -> None:
+    def reply(body, n):
+        return (400, {"error": {"message": "context too long"}}) if body["messages"][0]["content"] == "p1" else good
+
+    good = completion(["fine"])
+    backend, _ = serve(reply)
+    first, second, third = ask(backend, request("p0", 1), request("p1", 1), request("p2", 1))
+    assert first[0].text == third[0].text == "fine"
+    assert isinstance(second[0], Failure)
+    assert "context too long" in second[0].message
+
+
+def test_what_a_first_call_brought_survives_the_failure_of_the_second(serve: Callable) -> None:
+    backend, _ = serve(lambda body, n: completion(["paid"]) if n == 1 else (500, {"error": {"message": "down"}}))
+    ((first, second),) = ask(backend, request(samples=2))
+    assert first.text == "paid"
+    assert isinstance(second, Failure)
+
+
+def test_passing_trouble_is_tried_again(serve: Callable) -> None:
+    backend, server = serve(
+        lambda body, n: completion(["up"]) if n > 1 else (503, {"error": {"message": "busy"}}), retries=2
+    )
+    ((outcome,),) = ask(backend, request(samples=1))
+    assert outcome.text == "up"
+    assert len(server.bodies) == 2
+
+
+def test_a_refused_key_stops_at_once_and_is_not_shown(serve: Callable) -> None:
+    reply = (401, {"error": {"message": "bad key secret-word"}})
+    backend, server = serve(lambda body, n: reply, concurrency=1)
+    with pytest.raises(ServerError, match="bad key <key>") as error:
+        ask(backend, *[request(f"p{i}", 1) for i in range(20)])
+    assert error.value.exit_code == 4
+    assert len(server.bodies) < 20
+
+
+def test_no_more_calls_at_a_time_than_the_recipe_allows(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["x"]), concurrency=2)
+    assert len(ask(backend, *[request(f"p{i}", 1) for i in range(12)])) == 12
+    assert 1 <= server.most_open <= 2
+
+
+def test_a_missing_key_is_said_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    with pytest.raises(NotRunnableHere, match="TEST_KEY"):
+        ApiBackend("large", ApiModel(backend="api", model="m", api_key_env="TEST_KEY"))
