@@ -19,7 +19,9 @@ from cope_train.lab import world
 PAD, UNK, END = "<|pad|>", "<|unk|>", "<|end|>"
 SPEAKERS = ("<|system|>", "<|user|>", "<|assistant|>")
 PIECES = r" ?\\?[A-Za-z]+| ?[0-9]|\n| ?[^A-Za-z0-9\s]|\s"
-FRAME = ("On the by How many does have after Find of start with So The answer is \\boxed Goal Guideline Solve the x").split()
+FRAME = (
+    "On the by How many does have after Find of start with So The answer is \\boxed Goal Guideline Solve the x"
+).split()
 MAX_LENGTH = 512
 
 CHAT_TEMPLATE = """\

@@ -50,7 +50,7 @@ def _card(role: str, manifest: dict[str, Any]) -> str:
         *("---", "library_name: peft", f"base_model: {base['name']}", "tags: [cope_train, lora]", "---"),
         *(f"# {role.capitalize()} adapter for {base['name']}", ""),
         f"A LoRA adapter (rank {training['lora']['rank']}) that makes the base model a better {role} in the COPE "
-        f"cascade (arXiv 2506.11578). It is meant for that role alone: switch it on to {_USE[role]}, and off otherwise.",
+        f"cascade (arXiv 2506.11578). It is meant for that role alone: switch it on to {_USE[role]}, off otherwise.",
         *("", f"- base: `{base['name']}`, revision {base['revision'] or 'not given'}, weights `{base['fingerprint']}`"),
         f"- recipe: {manifest['recipe']}; {manifest['figures']['rows']} rows, {manifest['figures']['steps']} steps of "
         f"{training['method']} at learning rate {training['learning_rate']}",

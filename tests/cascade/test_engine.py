@@ -63,7 +63,8 @@ def test_the_goal_of_the_first_voter_for_the_winner_is_handed_over() -> None:
 
 def test_an_empty_vote_hands_over_the_first_goal_and_escalates() -> None:
     (trace,), models = run(
-        lambda r, i: f"goal {i}" if r.role == "goal" else "no answer", lambda r, i: "x" if r.role == "guideline" else "?"
+        lambda r, i: f"goal {i}" if r.role == "goal" else "no answer",
+        lambda r, i: "x" if r.role == "guideline" else "?",
     )
     assert [stage.consensus for stage in trace.stages] == [0.0, 0.0, None]
     assert any("goal 0> <guideline" in user(r) for r in models["small"].asked)

@@ -54,7 +54,9 @@ def test_a_template_that_never_ends_the_turn_is_refused(tokenizer) -> None:
 
 def test_a_template_that_renders_finished_chats_differently_is_refused(tokenizer) -> None:
     tokenizer.chat_template = CHATML + "{% if not add_generation_prompt %}{% endif %}"
-    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}", 1)
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "assistant\n{% endif %}", "assistant\n<think>{% endif %}", 1
+    )
     with pytest.raises(UserError, match="prompts it never sees"):
         check(tokenizer, [row()])
 
