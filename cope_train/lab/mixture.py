@@ -67,7 +67,7 @@ class Example:
 
 
 def read(story: world.Story, rng: random.Random, odds: Mapping[str, Odds]) -> world.Reading:
-    """A reading of a story by the odds for each kind of confuser. The truth where no drawn reading can be worked out."""
+    """A reading of a story by the odds for each kind of confuser. The truth where none drawn can be worked out."""
     confusers = {fact.day: fact.kind for fact in story.log if fact.kind != "true"}
     for _ in range(20):
         choice = {day: rng.choices(range(4), odds[kind])[0] for day, kind in confusers.items()}

@@ -66,7 +66,7 @@ def evaluate(study: Study) -> None:
     engine = Engine(study.models(adapters), study.task, recipe.sampling, study.trained)
     problems = study.problems("test")
     fitted = _calibrate(study, engine, wanted)
-    study.run.write_json(study.run.path / "calibration.json", {name: vars(fit) for name, fit in fitted.items()})
+    study.run.write_json(study.run.calibration, {name: vars(fit) for name, fit in fitted.items()})
     stars = [
         Entry(star(entry.name), entry.strategy.with_thresholds(fitted[entry.name].thresholds), entry.adapters)
         for entry in wanted

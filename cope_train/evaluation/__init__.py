@@ -1,0 +1,1 @@
+"""Traces in, a report out: statistics, costs, replay of thresholds, reference lines."""

@@ -1,0 +1,100 @@
+"""report: traces in, report.md, report.html and report.json out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cope_train.evaluation.cost import balanced, prices
+from cope_train.evaluation.examples import pick
+from cope_train.evaluation.headline import headline
+from cope_train.evaluation.lines import Line, from_traces, random_escalation
+from cope_train.evaluation.report import write
+from cope_train.evaluation.summary import summarise
+from cope_train.records import Trace, UserError, from_json
+from cope_train.study import Study
+
+_LAB = (
+    "The lab pair is a laboratory: tiny models whose ignorance is designed, on problems we made up. What happens here "
+    "shows how the method works, and is no evidence about real models."
+)
+
+
+def report(study: Study) -> None:
+    """Write the report of the traces of the test split, and say its headline."""
+    traces = _traces(study)
+    problems = study.problems("test")
+    order = [problem.id for problem in problems]
+    known = prices(study.recipe.models)
+    lines = [from_traces(name, rows, order, known, "large") for name, rows in traces.items()]
+    lines += _references(study, lines)
+    cascade = study.recipe.cascade.strategy
+    section, seeds = study.recipe.evaluate, study.recipe.seeds
+    fitted = json.loads(study.run.calibration.read_text()) if study.run.calibration.exists() else {}
+    spend = study.store.spend()
+    books = spend.balanced and all(balanced(rows, known) for rows in traces.values())
+    levels = {problem.id: problem.level for problem in problems}
+    content = {
+        **summarise(lines, section, order, seeds, dict.fromkeys((cascade, "large")), levels),
+        "name": study.recipe.name,
+        "task": study.recipe.task,
+        "cascade": cascade,
+        "margin": section.margin,
+        "calibration": {name: {k: v for k, v in fit.items() if k != "sweep"} for name, fit in fitted.items()},
+        "ledger": {"calls": spend.calls, "usd": float(spend.usd), "unpriced": spend.unpriced, "balanced": books},
+    }
+    sweeps = {name: fit["sweep"] for name, fit in fitted.items() if fit["unit"].startswith("USD")}
+    write(study.run.path, content, sweeps, _examples(traces, cascade, problems), _notes(study))
+    study.run.write_manifest({"recipe": study.recipe.name, "seeds": list(seeds), "data": study.data_hashes})
+    for line in headline(content, cascade):
+        study.reporter.say(line)
+    study.reporter.say(f"report: {study.run.report('html')}")
+
+
+def _traces(study: Study) -> dict[str, list[Trace]]:
+    """Traces of every strategy, over all seeds, in the order they were evaluated."""
+    found: dict[str, list[Trace]] = {}
+    for path in study.run.trace_files("test"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            trace = from_json(Trace, line)
+            found.setdefault(trace.strategy, []).append(trace)
+    if not found:
+        raise UserError(f"{study.run.path} holds no traces: cope-train evaluate comes first")
+    order = list(study.recipe.evaluate.strategies)
+
+    def place(name: str) -> tuple:
+        base, _, adapters = name.partition("@")
+        plain = base.removesuffix("*")
+        return (order.index(plain) if plain in order else len(order), "*" in base, adapters)
+
+    return {name: found[name] for name in sorted(found, key=place)}
+
+
+def _references(study: Study, lines: Sequence[Line]) -> list[Line]:
+    section = study.recipe.evaluate
+    if "random-escalation" not in section.strategies:
+        return []
+    by_name = {line.name: line for line in lines}
+    cascade = by_name.get(study.recipe.cascade.strategy)
+    share = section.random_escalation
+    if share is None and cascade is not None and cascade.no_large is not None:
+        share = 1 - cascade.no_large
+    if share is None or not {"small-single", "large"} <= set(by_name):
+        raise UserError(
+            "random-escalation needs small-single and large among evaluate.strategies, and the cascade or "
+            "evaluate.random_escalation for its share"
+        )
+    return [random_escalation(by_name["small-single"], by_name["large"], share)]
+
+
+def _examples(traces: Mapping[str, list[Trace]], cascade: str, problems: Sequence[Any]) -> list[dict]:
+    after = next(
+        (name for name in (f"{cascade}@planner", f"{cascade}@both", f"{cascade}@executor") if name in traces), None
+    )
+    return pick(traces[cascade], traces[after], problems) if after and cascade in traces else []
+
+
+def _notes(study: Study) -> list[str]:
+    paths = [getattr(spec, "path", "") for spec in study.recipe.models.values()]
+    return [_LAB] if any(str(path).startswith("lab/") for path in paths) else []
