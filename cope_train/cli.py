@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from cope_train.console import Terminal, log_to
+from cope_train.console import Terminal, hush, log_to
 from cope_train.recipe import Recipe
 from cope_train.records import UserError
 
@@ -130,10 +129,10 @@ def recipes() -> None:
 
 def main() -> None:
     """Run the command line; errors of the user's are one message and an exit code, never a traceback."""
+    hush()
     try:
         app()
     except UserError as error:
-        logging.getLogger("cope_train").error("%s", error)
         _errors.print(f"error: {error}", style="red", markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

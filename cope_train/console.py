@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Self
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from cope_train.records import UserError
 
 log = logging.getLogger(__name__)
 _console = Console(highlight=False, soft_wrap=True)
@@ -51,6 +55,24 @@ class Terminal:
         self._progress.stop()
 
 
+def hush() -> None:
+    """Keep libraries' own progress bars and notices off the terminal; ours tell what matters.
+
+    To be called before they are imported. Whoever has set one of these variables keeps it.
+    """
+    wanted = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
 @contextmanager
 def log_to(folder: Path, verbose: bool) -> Iterator[None]:
     """Write our log to `log.txt` in the run folder, and to the terminal when `verbose`."""
@@ -66,8 +88,11 @@ def log_to(folder: Path, verbose: bool) -> Iterator[None]:
         ours.addHandler(handler)
     try:
         yield
+    except UserError as error:
+        ours.error("%s", error)
+        raise
     except Exception:
-        ours.exception("stopped by an error")
+        ours.exception("stopped by an error of ours")
         raise
     finally:
         for handler in handlers:

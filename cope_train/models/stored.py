@@ -41,9 +41,9 @@ class StoredModel:
         if missing:
             log.info("%s: %d requests, %d to be asked", self.name, len(requests), len(missing))
             self._progress(self.name, 0, len(missing))
-        for done, (position, outcomes) in enumerate(self._backend.generate(missing), start=1):
-            known |= self._enter(missing[position], missing_keys[position], outcomes)
-            self._progress(self.name, done, len(missing))
+            for done, (position, outcomes) in enumerate(self._backend.generate(missing), start=1):
+                known |= self._enter(missing[position], missing_keys[position], outcomes)
+                self._progress(self.name, done, len(missing))
         return [tuple(known[key] for key in row) for row in keys]
 
     def _keys(self, request: Request) -> list[str]:

@@ -15,7 +15,14 @@ from pathlib import Path
 from tests.e2e.conftest import ROOT, SMALL, TINY, inside, type_command
 
 # Small batches, so that there is a middle to be killed in.
-ARGUMENTS = (*SMALL, "models.small.batch_tokens=2000", "models.large.batch_tokens=2000", "train.planner.save_steps=1")
+ARGUMENTS = (
+    *SMALL,
+    "models.small.batch_tokens=3000",
+    "models.large.batch_tokens=3000",
+    "train.planner.save_steps=1",
+    "evaluate.strategies=[small-single, large, cope]",
+    "evaluate.adapters=[none, planner]",
+)
 
 
 def calls(run: Path, role: str = "%") -> int:
