@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from jinja2 import ChainableUndefined, Environment, TemplateError
+from jinja2 import ChainableUndefined, Environment, Template, TemplateError
 
 from cope_train.records import Message, Role, UserError
 
@@ -29,7 +30,7 @@ class PromptSet:
 
     def render(self, role: Role, **values: str) -> tuple[Message, ...]:
         """The chat for one role. Blank system texts are left out; surrounding white space is stripped."""
-        text = _JINJA.from_string(self.texts[role]).render(values)
+        text = _template(self.texts[role]).render(values)
         system, dash, user = text.partition("\n---\n")
         parts = (("system", system), ("user", user)) if dash else (("user", text),)
         return tuple(Message(who, part.strip()) for who, part in parts if part.strip())
@@ -38,6 +39,11 @@ class PromptSet:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each prompt's text, for manifests and plan sets."""
         return {role: hashlib.sha256(text.encode()).hexdigest() for role, text in sorted(self.texts.items())}
+
+
+@cache
+def _template(text: str) -> Template:
+    return _JINJA.from_string(text)
 
 
 def load(name: str, replaced: Mapping[Role, Path] | None = None) -> PromptSet:
@@ -50,7 +56,7 @@ def load(name: str, replaced: Mapping[Role, Path] | None = None) -> PromptSet:
     for role, path in paths.items():
         try:
             texts[role] = Path(path).read_text(encoding="utf-8")
-            _JINJA.from_string(texts[role])
+            _template(texts[role])
         except OSError as error:
             raise UserError(f"prompt for {role}: cannot read {path}: {error.strerror}") from error
         except TemplateError as error:
