@@ -73,7 +73,7 @@ def check(
     only: Only = None,
 ) -> None:
     """Say what a recipe would do, what it would cost at most, and what is missing here (exit code 5)."""
-    from cope_train.verbs.check import check as look
+    from cope_train.steps.check import check as look
 
     found = look(_load(recipe, overrides, limit, seed, only))
     for line in found.plan:
@@ -101,8 +101,8 @@ def show(
     strategy: Annotated[str | None, typer.Option(help="Only this strategy, such as cope@planner.")] = None,
 ) -> None:
     """Show one problem's whole trace: plans, samples, votes, gates."""
-    from cope_train.verbs.show import lines
-    from cope_train.verbs.show import show as find
+    from cope_train.steps.show import lines
+    from cope_train.steps.show import show as find
 
     for trace in find(run, problem, strategy):
         for line in lines(trace):

@@ -21,6 +21,7 @@ ROOMS = [
     "training",
     "evaluation",
     "study",
+    "steps",
     "verbs",
     "console",
     "cli",
@@ -81,4 +82,4 @@ def test_help_is_fast_because_heavy_libraries_wait(monkeypatch: pytest.MonkeyPat
         "'datasets', 'scipy', 'matplotlib', 'openai', 'wandb'}; sys.exit(', '.join(sorted(heavy & set(sys.modules))))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stderr == ""
+    assert result.stderr.strip() == ""

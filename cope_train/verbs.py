@@ -65,5 +65,5 @@ def _walk(
 
     with opened(recipe, out, reporter, tasks) as study:
         for verb in verbs:
-            getattr(import_module(f"cope_train.verbs.{verb}"), verb)(study)
+            getattr(import_module(f"cope_train.steps.{verb}"), verb)(study)
         return study.run.path

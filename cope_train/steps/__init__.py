@@ -1,0 +1,1 @@
+"""What each verb does in an opened study, one file a verb."""
