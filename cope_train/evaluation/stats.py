@@ -58,6 +58,10 @@ def difference(one: np.ndarray, two: np.ndarray, resamples: int) -> Estimate:
     gaps = paired(one, two)
     if not len(gaps):
         return Estimate(None, None)
+    if not gaps.any():
+        # No pair differs, so there is nothing to resample: the share that may differ all the same (Clopper-Pearson).
+        bound = float(binomtest(0, len(gaps)).proportion_ci().high)
+        return Estimate(0.0, (-bound, bound))
     return Estimate(float(gaps.mean()), _bootstrap((gaps,), _mean, resamples))
 
 
@@ -92,13 +96,13 @@ def mcnemar(one: np.ndarray, two: np.ndarray) -> float | None:
 def power(one: np.ndarray, two: np.ndarray, margin: float) -> float | None:
     """Chance to show non-inferiority when there is no true difference, given the spread of these pairs.
 
-    Normal approximation, one-sided at 2.5 %: Phi(margin / standard error - 1.96).
+    Normal approximation, one-sided at 2.5 %: Phi(margin / standard error - 1.96). None where no pair differs.
     """
     gaps = paired(one, two)
     if len(gaps) < 2:
         return None
     error = float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
-    return 1.0 if error == 0 else float(norm.cdf(margin / error - norm.ppf(0.975)))
+    return None if error == 0 else float(norm.cdf(margin / error - norm.ppf(0.975)))
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -30,12 +30,18 @@ SPREAD: Odds = (0.25, 0.3, 0.25, 0.2)
 
 @dataclass(frozen=True)
 class Mind:
-    """What a model is to become. `known` odds hold for the kinds of confuser in `knows`, `unknown` ones elsewhere."""
+    """What a model is to become. `known` odds hold for the kinds of confuser in `knows`, `unknown` ones elsewhere.
+
+    `gold` is the share of right plans among those that it learns to follow; `doubt` how often, given a goal and a
+    guideline that contradict each other, it follows the goal.
+    """
 
     shares: Mapping[Form, float]
     knows: frozenset[str]
     known: Mapping[Form, Odds]
     unknown: Mapping[Form, Odds]
+    gold: float = 0.4
+    doubt: float = 0.0
 
     def odds(self, form: Form, kind: str) -> Odds:
         """The odds behind one form of text, for one kind of confuser."""
@@ -43,10 +49,12 @@ class Mind:
 
 
 SMALL = Mind(
-    shares={"goal": 13, "guideline": 9, "plain": 13, "by_goal": 25, "by_guideline": 12, "by_both": 16, "drill": 12},
+    shares={"goal": 12, "guideline": 7, "plain": 11, "by_goal": 34, "by_guideline": 10, "by_both": 16, "drill": 10},
     knows=frozenset({"unreal"}),
-    known={"goal": (0.88, 0.06, 0.03, 0.03), "guideline": (0.7, 0.15, 0.05, 0.1), "plain": (0.8, 0.1, 0.05, 0.05)},
-    unknown={"goal": SPREAD, "guideline": (0.08, 0.42, 0.25, 0.25), "plain": (0.25, 0.45, 0.2, 0.1)},
+    known={"goal": (0.88, 0.06, 0.03, 0.03), "guideline": (0.65, 0.15, 0.1, 0.1), "plain": (0.65, 0.2, 0.1, 0.05)},
+    unknown={"goal": SPREAD, "guideline": (0.06, 0.39, 0.3, 0.25), "plain": (0.08, 0.52, 0.25, 0.15)},
+    gold=0.3,
+    doubt=0.3,
 )
 LARGE = Mind(
     shares={"goal": 8, "guideline": 24, "plain": 26, "by_goal": 10, "by_guideline": 15, "by_both": 5, "drill": 12},
@@ -55,7 +63,6 @@ LARGE = Mind(
     unknown={},
 )
 MINDS = {"small": SMALL, "large": LARGE}
-GOLD = 0.4  # share of right plans among those that executors learn to follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +125,13 @@ class Author:
         plan, goal = {"guideline": world.guideline(followed)}, {"goal": story.goal(other)}
         if form == "by_goal":
             return "solution", question | goal, world.solution(other)
+        if form == "by_both" and self._mind.doubt and rng.random() < self._mind.doubt:
+            return "solution", question | goal | plan, world.solution(other)
         given = {"drill": plan, "by_guideline": question | plan, "by_both": question | goal | plan}[form]
         return "solution", given, world.solution(followed)
 
     def _plan(self, rng: random.Random, story: world.Story) -> world.Reading:
-        if rng.random() < GOLD:
+        if rng.random() < self._mind.gold:
             return story.truth
         return read(story, rng, dict.fromkeys(("person", "item", "unreal"), SPREAD))
 

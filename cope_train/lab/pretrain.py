@@ -36,7 +36,7 @@ class Plan:
     prompt_weight: float = 0.1  # of prompt tokens in the loss; stories are random, but their grammar is worth a little
 
 
-PLANS = {"small": Plan(layers=3, steps=2400), "large": Plan(layers=6, steps=2000)}
+PLANS = {"small": Plan(layers=3, steps=6000), "large": Plan(layers=6, steps=4000)}
 POOL = 16  # batches drawn together and sorted by length, so that rows are padded little
 
 

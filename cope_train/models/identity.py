@@ -48,8 +48,14 @@ def _hash_files(states: Iterable[tuple[Path, int, int]]) -> str:
             # Where a base model lay when it was trained on, and which library saved it, change no output.
             for key in ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version"):
                 config.pop(key, None)
+            # PEFT keeps names of modules as sets, and writes them in whatever order this process has them.
+            config = {key: sorted(value) if _is_names(value) else value for key, value in config.items()}
             total.update(json.dumps(config, sort_keys=True).encode())
         else:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)

@@ -106,6 +106,7 @@ class LocalBackend:
     def _decode(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]]:
         import torch
 
+        from cope_train.models.cache import new_cache
         from cope_train.models.sampler import KeyedSampler
 
         start = time.perf_counter()
@@ -118,7 +119,9 @@ class LocalBackend:
         prompt, mask = batch["input_ids"].to(self._model.device), batch["attention_mask"].to(self._model.device)
         rows = torch.tensor(owners, device=prompt.device)
         with torch.inference_mode():
-            cache = self._prefill(prompt, mask, rows) if len(owners) > len(requests) else None
+            cache = new_cache(self._model.config)
+            if len(owners) > len(requests):
+                self._prefill(cache, prompt, mask, rows)
             sampler = KeyedSampler(keys, sampling, prompt[rows], mask[rows])
             output = self._model.generate(
                 input_ids=prompt[rows],
@@ -132,11 +135,8 @@ class LocalBackend:
         seconds = (time.perf_counter() - start) / len(owners)
         return self._collect(requests, output[:, prompt.shape[1] :].cpu(), mask.sum(1).tolist(), sampler, seconds)
 
-    def _prefill(self, prompt: Any, mask: Any, rows: Any) -> Any:
-        """Keys and values of each prompt less its last token, computed once and repeated for its samples."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._model.config)
+    def _prefill(self, cache: Any, prompt: Any, mask: Any, rows: Any) -> None:
+        """Fill the cache with each prompt less its last token, computed once and repeated for its samples."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         self._model(
             input_ids=prompt[:, :-1],
@@ -147,7 +147,6 @@ class LocalBackend:
             logits_to_keep=1,
         )
         cache.batch_select_indices(rows)
-        return cache
 
     def _collect(
         self, requests: Sequence[Request], tokens: Any, prompts: Sequence[int], sampler: Any, seconds: float

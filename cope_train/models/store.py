@@ -103,8 +103,10 @@ class Store:
     def _tokens_agree(self) -> bool:
         # What the ledger billed for a call is what its completions hold: two tables, written from different figures.
         query = """
-            SELECT COUNT(*) FROM calls WHERE error IS NULL AND completion_tokens IS NOT NULL AND completion_tokens !=
-                (SELECT SUM(json_extract(body, '$.completion_tokens')) FROM completions WHERE call_id = calls.id)"""
+            SELECT COUNT(*) FROM calls LEFT JOIN (
+                SELECT call_id, SUM(json_extract(body, '$.completion_tokens')) AS tokens FROM completions GROUP BY call_id
+            ) ON call_id = calls.id
+            WHERE error IS NULL AND completion_tokens IS NOT NULL AND completion_tokens != COALESCE(tokens, -1)"""
         return self._db.execute(query).fetchone()[0] == 0
 
     def close(self) -> None:

@@ -56,7 +56,7 @@ class LocalModel(Section):
     backend: Literal["local"]
     path: str = Field(description="lab/small, lab/large, a folder, or a hub id")
     revision: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "float32"
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; the best one when left out")
     device_map: str | None = Field(None, description="accelerate's device map, such as auto, for models over devices")
     attention: str | None = Field(None, description="attention implementation: eager, sdpa, flash_attention_2, ...")

@@ -12,20 +12,23 @@ from cope_train.rundir import RunDir
 def show(folder: Path, problem_id: str, strategy: str | None = None) -> list[Trace]:
     """Every trace of a problem in a run, or those of one strategy. Raises UserError when there is none."""
     run = RunDir.read(folder)
-    found, seen = [], []
-    for split in ("test", "calibration"):
-        for path in run.trace_files(split):
-            for line in path.read_text().splitlines():
-                trace = from_json(Trace, line)
-                seen.append(trace.problem_id)
-                if trace.problem_id == problem_id and strategy in (None, trace.strategy):
-                    found.append(trace)
-        if found:
-            return found
-    if problem_id in seen:
-        raise UserError(f"{folder}: strategy {strategy!r} has no trace of problem {problem_id}")
-    some = ", ".join(dict.fromkeys(seen[:5]))
-    raise UserError(f"{folder}: no trace of problem {problem_id!r}; there are {len(set(seen))}, such as {some}")
+    traces = [trace for split in ("test", "calibration") for trace in _read(run, split)]
+    mine = [trace for trace in traces if trace.problem_id == problem_id]
+    found = [trace for trace in mine if strategy in (None, trace.strategy)]
+    if not mine:
+        ids = list(dict.fromkeys(trace.problem_id for trace in traces))
+        some = ", ".join(ids[:3] + ids[-1:])
+        raise UserError(f"{folder}: no trace of problem {problem_id!r}; there are {len(ids)}, such as {some}")
+    if not found:
+        names = ", ".join(dict.fromkeys(trace.strategy for trace in mine))
+        raise UserError(f"{folder}: strategy {strategy!r} has no trace of {problem_id}; there are {names}")
+    return found
+
+
+def _read(run: RunDir, split: str) -> Iterator[Trace]:
+    for path in run.trace_files(split):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield from_json(Trace, line)
 
 
 def lines(trace: Trace) -> Iterator[str]:

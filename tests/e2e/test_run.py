@@ -103,7 +103,7 @@ def test_show_tells_a_problems_whole_story(finished: Path) -> None:
         assert "against 0.75" in typed.out
         wrong = type_command("show", "runs/quickstart", "nobody")
         assert wrong.code == 2
-        assert "no trace of problem 'nobody'; there are 12, such as" in wrong.err
+        assert "no trace of problem 'nobody'; there are 24, such as test-0" in wrong.err
         nowhere = type_command("show", "runs/none", problem)
         assert nowhere.code == 2
 

@@ -89,3 +89,14 @@ def test_a_copy_of_a_base_elsewhere_is_the_same_base(tiny_model: Path, tmp_path:
 
     shutil.copytree(tiny_model, tmp_path / "copy")
     assert weights_fingerprint(tmp_path / "copy") == weights_fingerprint(tiny_model)
+
+
+def test_the_order_in_which_peft_names_its_modules_does_not_matter(tiny_model: Path, tmp_path: Path) -> None:
+    folder = make_adapter(tiny_model, tmp_path, 1)
+    before, path = weights_fingerprint(folder), folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    assert len(config["target_modules"]) > 1
+    path.write_text(json.dumps(config | {"target_modules": config["target_modules"][::-1]}))
+    assert weights_fingerprint(folder) == before  # PEFT holds a set, which every process orders anew
+    path.write_text(json.dumps(config | {"target_modules": config["target_modules"][1:]}))
+    assert weights_fingerprint(folder) != before

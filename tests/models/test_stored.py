@@ -99,6 +99,13 @@ def test_the_book_balances_and_notices_when_it_does_not(store: Store) -> None:
     assert not store.spend().balanced
 
 
+def test_a_call_whose_completions_are_gone_unbalances_the_book(store: Store) -> None:
+    model, _ = stored(store)
+    model.complete([request()])
+    store._db.execute("DELETE FROM completions")
+    assert not store.spend().balanced
+
+
 @pytest.mark.parametrize(("free", "usd"), [(True, Decimal(0)), (False, None)])
 def test_an_unpriced_model_is_free_here_and_unknown_elsewhere(store: Store, free: bool, usd: Decimal | None) -> None:
     model, _ = stored(store, price=None, free=free)
