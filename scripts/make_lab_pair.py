@@ -1,73 +1,61 @@
-"""Pretrain the bundled pair of tiny models from nothing, with fixed steps and seeds.
+"""Make the bundled lab pair: pretrain both models from nothing, with fixed steps and seeds.
 
-    python scripts/make_lab_pair.py                   # both models, side by side, one thread each
-    python scripts/make_lab_pair.py --scale 0.02      # a fiftieth of the steps, to see that it runs
-    python scripts/make_lab_pair.py --model large --into /tmp/pair
+    python scripts/make_lab_pair.py
 
-A finished model is swapped into its place as a whole, so the folder never holds half a model.
+Both are trained at once, one thread each, so that the weights do not depend on the number of cores; the same machine
+and library versions give the same bytes. Kill it whenever you like: the same command goes on from the last checkpoint.
+`--scale 0.02` makes a short try of the whole way.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import os
+import hashlib
 import shutil
-import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # two trainings share the cores; spinning would starve the other
-
-import torch
-
 from cope_train import lab
-from cope_train.lab import pretrain
-
-REPORT_EVERY = 100
 
 
-def make(name: str, into: Path, scale: float, seed: int, threads: int) -> None:
-    """Train one model and put it in place."""
-    torch.set_num_threads(threads)
-    began = time.monotonic()
-    recent: list[float] = []
+def make(name: str, scale: float, seed: int, work: Path) -> Path:
+    """Pretrain one model and save its folder below `work`; a finished one is left alone."""
+    import torch
 
-    def show(label: str, step: int, steps: int, loss: float) -> None:
-        recent.append(loss)
-        if step % REPORT_EVERY == 0 or step == steps:
-            mean = sum(recent) / len(recent)
-            recent.clear()
-            print(f"{label}: step {step}/{steps}, loss {mean:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+    from cope_train.lab.pretrain import pretrain, save
 
-    model = pretrain.pretrain(name, scale, seed, show)
-    fresh, place = into / f".{name}.new", into / name
-    shutil.rmtree(fresh, ignore_errors=True)
-    pretrain.save(model, fresh)
-    shutil.rmtree(place, ignore_errors=True)
-    fresh.rename(place)
-    print(f"{name}: written to {place}", flush=True)
+    def tell(label: str, step: int, steps: int, loss: float) -> None:
+        if step % 100 == 0 or step == steps:
+            print(f"{label}: step {step} of {steps}, loss {loss:.3f}", flush=True)
+
+    done = work / name
+    if not (done / "config.json").exists():
+        torch.set_num_threads(1)
+        save(pretrain(name, scale, seed, tell, work / f"{name}.checkpoint"), work / f"{name}.new")
+        (work / f"{name}.new").rename(done)
+    return done
 
 
 def main() -> None:
-    """Parse the command line and train."""
+    """Parse the command line, make the models, put them where they belong and print their checksums."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=lab.NAMES, help="only this one (both otherwise)")
-    parser.add_argument("--into", type=Path, default=lab.WEIGHTS, help="where the model folders go")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps")
+    parser.add_argument("--out", type=Path, default=lab.WEIGHTS, help="where the finished models go [the package]")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the planned steps [1]")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="threads for each model")
+    parser.add_argument("--work", type=Path, default=Path("runs/lab_pair"), help="checkpoints [runs/lab_pair]")
     given = parser.parse_args()
-    given.into.mkdir(parents=True, exist_ok=True)
-    names = [given.model] if given.model else list(lab.NAMES)
-    context = multiprocessing.get_context("spawn")
-    settings = (given.into, given.scale, given.seed, given.threads)
-    workers = [context.Process(target=make, args=(name, *settings)) for name in names]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit("a training failed; its traceback is above")
+    work = given.work / f"scale{given.scale:g}-seed{given.seed}"
+    work.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(len(lab.NAMES), mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(make, name, given.scale, given.seed, work) for name in lab.NAMES]
+        made = [job.result() for job in jobs]
+    for folder in made:
+        target = given.out / folder.name
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(folder, target)
+        weights = target / "model.safetensors"
+        print(f"{weights}: sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,13 @@ from cope_train.records import Problem, StageTrace, Trace, Verdict
 
 
 def pick(before: Sequence[Trace], after: Sequence[Trace], problems: Sequence[Problem], count: int = 10) -> list[dict]:
-    """Up to `count` problems, those first whose verdict or stage changed, gains and losses by turns."""
+    """Up to `count` problems, those first whose verdict or stage changed, gains and losses by turns.
+
+    Problems in which either side failed show nothing about models, and are left out.
+    """
     later = {(trace.problem_id, trace.seed): trace for trace in after}
     pairs = [(trace, later[trace.problem_id, trace.seed]) for trace in before if trace.seed == before[0].seed]
+    pairs = [pair for pair in pairs if Verdict.failure not in (pair[0].verdict, pair[1].verdict)]
     kinds: dict[str, list[tuple[Trace, Trace]]] = {}
     for one, two in pairs:
         kinds.setdefault(_kind(one, two), []).append((one, two))

@@ -17,12 +17,13 @@ def headline(report: Mapping[str, Any], cascade: str, large: str = "large") -> l
             sentences.append(f"{words}: {_figures(rows[name])}{_local(rows[name]) if name == cascade else ''}.")
     if len(sentences) < 2:
         sentences = [f"{name}: {_figures(row)}." for name, row in rows.items()]
-    for star, thresholds in (("", "the paper's thresholds"), ("*", "thresholds fitted on the calibration split")):
+    given = "the paper's thresholds" if report["thresholds"] == "paper" else "the recipe's thresholds"
+    for star, thresholds in (("", given), ("*", "thresholds fitted on the calibration split")):
         lines = [_gain(report, f"{cascade}{star}{a}", cascade, words) for a, words in _TRAINED.items()]
         if star and f"{cascade}*" in rows:
             lines.insert(0, _gain(report, f"{cascade}*", cascade, "no training"))
         if any(lines):
-            sentences.append(f"At {thresholds if star else report.get('thresholds_words', thresholds)}:")
+            sentences.append(f"At {thresholds}:")
             sentences += [f"  {line}" for line in lines if line]
     return sentences
 

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 
 from cope_train.evaluation.cost import Prices, of_trace
-from cope_train.records import Trace, Verdict
+from cope_train.records import ServerError, Trace, Verdict
 
 NEVER = 1.01  # above any consensus: the stage never accepts
 _ROUNDING = 1e-9
@@ -32,11 +32,11 @@ class Fitted:
 def replay(full: Trace, thresholds: Mapping[str, float], name: str | None = None) -> Trace:
     """The trace that a run with these thresholds leaves: cut at the first gated stage that accepts.
 
-    A stage without a threshold of its own keeps that of the full tree.
+    A gate that is not named keeps the full tree's threshold; a stage without a gate has none.
     """
     stages = []
     for stage in full.stages:
-        threshold = thresholds.get(stage.stage, stage.threshold)
+        threshold = None if stage.threshold is None else thresholds.get(stage.stage, stage.threshold)
         last = stage is full.stages[-1] and stage.failure is None
         accepted = last or (stage.consensus is not None and stage.consensus >= threshold - _ROUNDING)
         stages.append(replace(stage, threshold=threshold, accepted=accepted))
@@ -59,7 +59,7 @@ def fit(trees: Sequence[Trace], large: Sequence[Trace], known: Prices, large_mod
 
     Where none reaches it, the most accurate; of equals the cheaper, then the stricter. Candidates are all levels of
     consensus that occur at a gated stage, and never. Problems and seeds in which anything failed are left out. Where
-    costs are unknown, the large model's tokens or calls stand in, and `unit` says so.
+    costs are unknown, the large model's calls stand in, and `unit` says so. Raises ServerError when nothing is left.
     """
     answers = {(trace.problem_id, trace.seed): trace for trace in large}
     usable = [
@@ -68,7 +68,10 @@ def fit(trees: Sequence[Trace], large: Sequence[Trace], known: Prices, large_mod
         if Verdict.failure not in [stage.verdict for stage in tree.stages]
         and answers[tree.problem_id, tree.seed].verdict is not Verdict.failure
     ]
-    gates = [stage.stage for stage in trees[0].stages if stage.consensus is not None]
+    if not usable:
+        raise ServerError("thresholds cannot be fitted: every problem of the calibration split failed")
+    # A tree that failed may lack stages, so the gates are those of one that did not.
+    gates = [stage.stage for stage in usable[0].stages if stage.consensus is not None]
     goal = float(np.mean([_right(answers[tree.problem_id, tree.seed].verdict) for tree in usable]))
     table = _Table(usable, gates, known, large_model)
     sweep = [table.row(choice) for choice in product(*(table.levels(gate) for gate in range(len(gates))))]

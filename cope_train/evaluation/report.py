@@ -96,8 +96,8 @@ def _levels(report: Mapping[str, Any]) -> Table:
     rows = [
         [name, *(_percent(level["accuracy"].get(name)) for level in levels.values())] for name in report["strategies"]
     ]
-    head = "|".join(["strategy", *(f"level {level} (n = {row['n']})" for level, row in levels.items())])
-    return _table("Accuracy by level, %", head, rows)
+    head = ["strategy", *(f"level {level} (n = {row['n']})" for level, row in levels.items())]
+    return {"title": "Accuracy by level, %", "head": head, "rows": rows}
 
 
 def _calibration(report: Mapping[str, Any]) -> Table:

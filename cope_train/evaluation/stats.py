@@ -58,25 +58,28 @@ def difference(one: np.ndarray, two: np.ndarray, resamples: int) -> Estimate:
     gaps = paired(one, two)
     if not len(gaps):
         return Estimate(None, None)
-    if not gaps.any():
-        # No pair differs, so there is nothing to resample: the share that may differ all the same (Clopper-Pearson).
-        bound = float(binomtest(0, len(gaps)).proportion_ci().high)
-        return Estimate(0.0, (-bound, bound))
+    if np.ptp(gaps) == 0:
+        # All pairs agree, so there is nothing to resample: the share that may yet do otherwise (Clopper-Pearson), and
+        # as far off as it can.
+        gap, share = float(gaps[0]), float(binomtest(0, len(gaps)).proportion_ci().high)
+        return Estimate(gap, (gap - share * (1 + gap), gap + share * (1 - gap)))
     return Estimate(float(gaps.mean()), _bootstrap((gaps,), _mean, resamples))
 
 
 def ratio(one: np.ndarray, two: np.ndarray, resamples: int) -> Estimate:
-    """Sum of one over sum of two, paired by problem; None when two is nothing."""
+    """Sum of one over sum of two, paired by problem; None when two is nothing, no interval when it may well be."""
     pairs = np.stack([per_problem(one), per_problem(two)])
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     if not pairs.size or pairs[1].sum() == 0:
         return Estimate(None, None)
 
     def statistic(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return a.sum(axis=axis) / b.sum(axis=axis)
+        return a.sum(axis=axis) / b.sum(axis=axis)
 
-    return Estimate(float(pairs[0].sum() / pairs[1].sum()), _bootstrap(tuple(pairs), statistic, resamples))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # resamples in which two is nothing have no ratio
+        interval = _bootstrap(tuple(pairs), statistic, resamples)
+    return Estimate(float(pairs[0].sum() / pairs[1].sum()), interval if np.isfinite(interval).all() else None)
 
 
 def paired(one: np.ndarray, two: np.ndarray) -> np.ndarray:
@@ -85,7 +88,12 @@ def paired(one: np.ndarray, two: np.ndarray) -> np.ndarray:
 
 
 def mcnemar(one: np.ndarray, two: np.ndarray) -> float | None:
-    """Exact two-sided p of McNemar's test; with several seeds, of the sign test on each problem's difference."""
+    """Exact two-sided p of McNemar's test; with several seeds, of the sign test on each problem's difference.
+
+    None for outcomes that are expectations (a lot drawn with some probability): they are no pairs of right and wrong.
+    """
+    if not all(np.isin(_known(outcomes), (0.0, 1.0)).all() for outcomes in (one, two)):
+        return None
     signs = np.sign(paired(one, two))
     wins, losses = int((signs > 0).sum()), int((signs < 0).sum())
     if not len(signs):
@@ -103,6 +111,21 @@ def power(one: np.ndarray, two: np.ndarray, margin: float) -> float | None:
         return None
     error = float(gaps.std(ddof=1)) / np.sqrt(len(gaps))
     return None if error == 0 else float(norm.cdf(margin / error - norm.ppf(0.975)))
+
+
+def auroc(scores: np.ndarray, right: np.ndarray) -> Estimate:
+    """Probability that a right answer scores above a wrong one, ties half; interval of DeLong et al. (1988).
+
+    `scores` and `right` are [problems]; None when all are right or all are wrong.
+    """
+    good, bad = scores[right], scores[~right]
+    if not len(good) or not len(bad):
+        return Estimate(None, None)
+    wins = (good[:, None] > bad) + 0.5 * (good[:, None] == bad)
+    value = float(wins.mean())
+    parts = [side.var(ddof=1) / len(side) if len(side) > 1 else 0.25 for side in (wins.mean(axis=1), wins.mean(axis=0))]
+    half = float(norm.ppf(0.975) * np.sqrt(sum(parts)))
+    return Estimate(value, (max(0.0, value - half), min(1.0, value + half)))
 
 
 def _known(values: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ SMALL = Mind(
     doubt=0.3,
 )
 LARGE = Mind(
-    shares={"goal": 8, "guideline": 24, "plain": 26, "by_goal": 10, "by_guideline": 15, "by_both": 5, "drill": 12},
+    shares={"goal": 14, "guideline": 22, "plain": 24, "by_goal": 8, "by_guideline": 14, "by_both": 6, "drill": 12},
     knows=frozenset({"unreal", "person", "item"}),
     known={"goal": SURE, "guideline": SURE, "plain": SURE},
     unknown={},

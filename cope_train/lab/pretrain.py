@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -36,19 +38,20 @@ class Plan:
     prompt_weight: float = 0.1  # of prompt tokens in the loss; stories are random, but their grammar is worth a little
 
 
-PLANS = {"small": Plan(layers=3, steps=6000), "large": Plan(layers=6, steps=4000)}
+PLANS = {"small": Plan(layers=3, steps=6000), "large": Plan(layers=6, steps=5000)}
+SAVE_EVERY = 500  # steps between checkpoints
 POOL = 16  # batches drawn together and sorted by length, so that rows are padded little
 
 
-def batches(author: Author, plan: Plan, steps: int, seed: int) -> Iterator[list[Example]]:
-    """`steps` batches of examples of like length, in shuffled order."""
-    for first in range(0, steps, POOL):
+def batches(author: Author, plan: Plan, steps: int, seed: int, start: int = 0) -> Iterator[list[Example]]:
+    """Batches `start` to `steps` of examples of like length, in shuffled order."""
+    for first in range(start - start % POOL, steps, POOL):
         drill = plan.drill if first < plan.drill_until * steps else 1.0
         pool = author.examples(f"{seed}/{first}", POOL * plan.rows, drill)
         pool.sort(key=lambda example: len(example.ids))
         cut = [pool[at : at + plan.rows] for at in range(0, len(pool), plan.rows)]
         random.Random(f"{seed}/{first}/order").shuffle(cut)
-        yield from cut[: steps - first]
+        yield from cut[max(0, start - first) : steps - first]
 
 
 def new_model(plan: Plan, seed: int) -> LlamaForCausalLM:
@@ -88,29 +91,56 @@ def loss_of(model: LlamaForCausalLM, batch: list[Example], prompt_weight: float)
     return (losses * weights).sum() / (weights >= 1.0).sum()
 
 
-def pretrain(name: str, scale: float = 1.0, seed: int = 0, progress: Progress | None = None) -> LlamaForCausalLM:
-    """Train one model of the pair from nothing; `scale` shortens it to a share of its steps."""
+def pretrain(
+    name: str, scale: float = 1.0, seed: int = 0, progress: Progress | None = None, checkpoint: Path | None = None
+) -> LlamaForCausalLM:
+    """Train one model of the pair from nothing; `scale` shortens it to a share of its steps.
+
+    With a `checkpoint` file the training goes on from what is in it, to the same weights as if never interrupted.
+    """
     plan = PLANS[name]
     steps = max(1, round(plan.steps * scale))
     model = new_model(plan, seed).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.05)
-    warmup = max(1, min(plan.warmup, steps // 5))
-
-    def rate(step: int) -> float:
-        rest = max(0.0, (step - warmup) / max(1, steps - warmup))
-        return min((step + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest)))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    for step, batch in enumerate(batches(Author(MINDS[name], build()), plan, steps, seed), start=1):
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, plan, steps))
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    start = _resume(parts, checkpoint)
+    rows = batches(Author(MINDS[name], build()), plan, steps, seed, start)
+    for step, batch in enumerate(rows, start=start + 1):
         loss = loss_of(model, batch, plan.prompt_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        if checkpoint and step % SAVE_EVERY == 0:
+            _keep(parts, step, checkpoint)
         if progress:
             progress(name, step, steps, loss.item())
     return model.eval()
+
+
+def _rate(plan: Plan, steps: int, step: int) -> float:
+    """Learning rate as a share of the plan's: linear warm-up, then a cosine down to 2 %."""
+    warmup = max(1, min(plan.warmup, steps // 5))
+    rest = max(0.0, (step - warmup) / max(1, steps - warmup))
+    return min((step + 1) / warmup, 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest)))
+
+
+def _keep(parts: Mapping[str, Any], step: int, path: Path) -> None:
+    fresh = path.with_suffix(".new")
+    torch.save({"step": step} | {name: part.state_dict() for name, part in parts.items()}, fresh)
+    fresh.replace(path)  # a kill leaves the old checkpoint or the new one
+
+
+def _resume(parts: Mapping[str, Any], path: Path | None) -> int:
+    """Load a checkpoint, if there is one; the steps already done."""
+    if path is None or not path.exists():
+        return 0
+    saved = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return saved["step"]
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:

@@ -39,7 +39,7 @@ SIGNS: dict[Op, str] = {"add": "+", "take": "-", "times": "x", "split": "/"}
 
 SPLITS = {"pretrain": range(0, 180), "train": range(180, 206), "calibration": range(206, 231), "test": range(231, 256)}
 MAX_FACTS = 7  # beside the first, so that questions stay short
-MATCHING = 0.2  # share of person and item confusers whose word could also be a problem's own
+MATCHING = 0.08  # share of person and item confusers whose word could also be a problem's own
 
 
 @dataclass(frozen=True, slots=True)

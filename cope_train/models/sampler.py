@@ -45,11 +45,12 @@ class KeyedSampler(LogitsProcessor):
         raw = torch.log_softmax(scores.float(), dim=-1)
         warped = self._warpers(self._said(input_ids), scores.float())
         if self._noise is not None:
-            # Less the logarithm of an exponential variable is Gumbel noise. It is taken row by row, since a vectorised
-            # logarithm rounds differently at the end of an array, which would be another place in another batch.
+            # Less the logarithm of an exponential variable is Gumbel noise. In double precision, since in single the
+            # variable is exactly zero once in some million draws; and row by row, since a vectorised logarithm rounds
+            # differently at the end of an array, which would be elsewhere in another batch.
             size = scores.shape[-1]
-            noise = np.stack([np.log(row.standard_exponential(size, dtype=np.float32)) for row in self._noise])
-            warped = warped - torch.from_numpy(noise).to(scores.device)
+            noise = np.stack([np.log(row.standard_exponential(size)) for row in self._noise])
+            warped = warped - torch.from_numpy(noise).to(scores.device, torch.float32)
         chosen = warped.argmax(-1, keepdim=True)
         self._logprobs.append(raw.gather(1, chosen).squeeze(1))
         top = raw.topk(2, dim=-1).values.exp()

@@ -104,9 +104,9 @@ class Store:
         # What the ledger billed for a call is what its completions hold: two tables, written from different figures.
         query = """
             SELECT COUNT(*) FROM calls LEFT JOIN (
-                SELECT call_id, SUM(json_extract(body, '$.completion_tokens')) AS tokens FROM completions GROUP BY call_id
+                SELECT call_id, SUM(json_extract(body, '$.completion_tokens')) AS said FROM completions GROUP BY call_id
             ) ON call_id = calls.id
-            WHERE error IS NULL AND completion_tokens IS NOT NULL AND completion_tokens != COALESCE(tokens, -1)"""
+            WHERE error IS NULL AND completion_tokens IS NOT NULL AND completion_tokens != COALESCE(said, -1)"""
         return self._db.execute(query).fetchone()[0] == 0
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ The question comes before any plan, so that prompts for one problem share their 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,10 +31,9 @@ class PromptSet:
 
     def render(self, role: Role, **values: str) -> tuple[Message, ...]:
         """The chat for one role. Blank system texts are left out; surrounding white space is stripped."""
-        text = _template(self.texts[role]).render(values)
-        system, dash, user = text.partition("\n---\n")
-        parts = (("system", system), ("user", user)) if dash else (("user", text),)
-        return tuple(Message(who, part.strip()) for who, part in parts if part.strip())
+        parts = [template.render(values).strip() for template in _templates(self.texts[role])]
+        speakers = ("system", "user")[-len(parts) :]
+        return tuple(Message(who, part) for who, part in zip(speakers, parts, strict=True) if part)
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -42,23 +42,27 @@ class PromptSet:
 
 
 @cache
-def _template(text: str) -> Template:
-    return _JINJA.from_string(text)
+def _templates(text: str) -> tuple[Template, ...]:
+    # Parted before anything is filled in: a question may hold such a line too.
+    parts = re.split(r"^---$", text, maxsplit=1, flags=re.MULTILINE)
+    return tuple(_JINJA.from_string(part) for part in parts)
 
 
 def load(name: str, replaced: Mapping[Role, Path] | None = None) -> PromptSet:
     """The shipped set `name`, with the files in `replaced` in place of its own.
 
-    Raises UserError for a file that is missing or is no template.
+    Raises UserError for a file that is missing, is no text or is no template.
     """
     paths = {role: _HERE / name / f"{role}.txt" for role in get_args(Role)} | dict(replaced or {})
     texts = {}
     for role, path in paths.items():
         try:
             texts[role] = Path(path).read_text(encoding="utf-8")
-            _template(texts[role])
+            _templates(texts[role])
         except OSError as error:
             raise UserError(f"prompt for {role}: cannot read {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"prompt for {role}: {path} is no UTF-8 text: {error}") from error
         except TemplateError as error:
             raise UserError(f"prompt for {role}: {path} is no Jinja template: {error}") from error
     return PromptSet(texts)

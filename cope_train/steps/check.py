@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from cope_train.models import backend
 from cope_train.models.folders import resolve
 from cope_train.recipe import Recipe
-from cope_train.recipe.schema import Data, LocalModel
-from cope_train.recipe.schema import Sampling as RoleSampling
-from cope_train.recipe.strategies import STRATEGIES, parse
+from cope_train.recipe.schema import Data, LocalModel, Price
 from cope_train.records import NotRunnableHere, Problem, UserError
+from cope_train.rundir import RunDir
+from cope_train.steps.bounds import SPLITS, Bound, bounds
+from cope_train.study import Study
 from cope_train.tasks import data
-
-_CHARACTERS_PER_TOKEN = 3  # a cautious figure for English and formulas; prompts are counted exactly when sent
 
 
 @dataclass
 class Findings:
-    """What `check` found: plain lines of what would be done, and of what is missing here."""
+    """What `check` found: plain lines of what would be done, bounds by model, and what is missing here."""
 
     plan: list[str] = field(default_factory=list)
+    bounds: dict[str, Bound] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
 
@@ -51,11 +51,15 @@ def _here(found: Findings, look: Callable[[], Any]) -> Any:
 
 def _splits(recipe: Recipe, found: Findings) -> dict[str, list[Problem]]:
     loaded: dict[str, list[Problem]] = {}
-    for split in ("train", "calibration", "test"):
+    lacking: set[str] = set()  # asking a hub that cannot be reached takes half a minute; once is enough
+    for split in SPLITS:
         source: Data | None = getattr(recipe.data, split)
         if source is None:
             continue
-        rows = _here(found, lambda source=source: data.load(source, recipe.task))
+        known = source.source not in lacking
+        rows = _here(found, lambda source=source: data.load(source, recipe.task)) if known else None
+        if rows is None:
+            lacking.add(source.source)
         size = f"{len(rows)} problems" if rows else f"{source.limit or 'all'} problems (not looked at)"
         where = f"{source.source}{'/' + source.name if source.name else ''}, split {source.split}"
         found.plan.append(f"{split}: {size} of {where}")
@@ -89,65 +93,18 @@ def _device(spec: LocalModel) -> str:
 
 
 def _work(recipe: Recipe, splits: dict[str, list[Problem]], found: Findings) -> None:
-    """Upper bounds: every stage for every problem, every completion at its full length."""
-    count = {s: len(splits[s]) if s in splits else getattr(getattr(recipe.data, s), "limit", None) for s in _SPLITS}
-    spent: dict[str, list[int]] = {name: [0, 0, 0] for name in recipe.models}
-    if recipe.plans and count["train"]:
-        _collecting(recipe, count["train"], splits.get("train", []), spent)
+    study = Study(recipe, RunDir(Path()))  # nothing is opened, read or written
     if recipe.train:
-        roles = [role for role in ("planner", "executor") if getattr(recipe.train, role)]
-        found.plan.append(f"train: LoRA adapters for {' and '.join(roles)} of {recipe.train.base}")
-    if count["test"]:
-        _evaluating(recipe, count["test"] * len(recipe.seeds), splits.get("test", []), spent)
+        found.plan.append(f"train: LoRA adapters for {' and '.join(study.roles)} of {recipe.train.base}")
     found.plan.append(f"evaluate: {', '.join(recipe.evaluate.strategies)}; seeds {list(recipe.seeds)}")
-    for name, (calls, prompt, completion) in spent.items():
-        line = f"{name}: at most {calls:,} calls, about {prompt:,} prompt and up to {completion:,} completion tokens"
-        price = recipe.models[name].price
-        if price:
-            usd = (prompt * price.input + completion * price.output) / Decimal(1_000_000)
-            line += f": up to {usd:,.2f} USD"
-        found.plan.append(line)
+    found.bounds, unknown = bounds(study, splits)
+    found.plan += [f"{split}: of unknown size, and left out of what follows" for split in unknown]
+    found.plan += [_told(name, bound, recipe.models[name].price) for name, bound in found.bounds.items()]
 
 
-_SPLITS = ("train", "calibration", "test")
-
-
-def _prompt_tokens(problems: list[Problem]) -> int:
-    if not problems:
-        return 300
-    return 120 + sum(len(problem.question) for problem in problems) // len(problems) // _CHARACTERS_PER_TOKEN
-
-
-def _max_tokens(recipe: Recipe, role: str) -> int:
-    return recipe.sampling.get(role, RoleSampling()).max_tokens
-
-
-def _collecting(recipe: Recipe, count: int, problems: list[Problem], spent: dict[str, list[int]]) -> None:
-    section, prompt = recipe.plans, _prompt_tokens(problems)
-    for kind in section.kinds:
-        _add(spent, section.planner, count, prompt, section.samples * _max_tokens(recipe, kind))
-        tries = count * section.samples
-        _add(spent, section.keep.executor, tries, prompt, section.keep.samples * _max_tokens(recipe, "solution"))
-
-
-def _evaluating(recipe: Recipe, count: int, problems: list[Problem], spent: dict[str, list[int]]) -> None:
-    prompt = _prompt_tokens(problems)
-    names = [name for name in recipe.evaluate.strategies if parse(name)]
-    for name in names:
-        strategy = parse(name)[0]
-        times = len(recipe.evaluate.adapters) if strategy is STRATEGIES[recipe.cascade.strategy] else 1
-        for stage in strategy.stages:
-            if stage.plan:
-                written = stage.samples if stage.plan.each else 1
-                _add(spent, stage.plan.planner, count, prompt, written * _max_tokens(recipe, stage.plan.kind))
-            separate = stage.samples if stage.plan and stage.plan.each else 1
-            shared = stage.samples // separate
-            tokens = shared * _max_tokens(recipe, "solution")
-            _add(spent, stage.executor, count * separate * times, prompt, tokens)
-
-
-def _add(spent: dict[str, list[int]], model: str, calls: int, prompt: int, completion: int) -> None:
-    row = spent[model]
-    row[0] += calls
-    row[1] += calls * prompt
-    row[2] += calls * completion
+def _told(name: str, bound: Bound, price: Price | None) -> str:
+    line = (
+        f"{name}: at most {bound.calls:,} calls, {bound.prompt_tokens:,} prompt tokens (as if each byte were one) "
+        f"and {bound.completion_tokens:,} completion tokens"
+    )
+    return f"{line}: up to {bound.usd(price):,.2f} USD" if price else line

@@ -40,6 +40,7 @@ def report(study: Study) -> None:
         "name": study.recipe.name,
         "task": study.recipe.task,
         "cascade": cascade,
+        "thresholds": study.recipe.cascade.thresholds,
         "margin": section.margin,
         "calibration": {name: {k: v for k, v in fit.items() if k != "sweep"} for name, fit in fitted.items()},
         "ledger": {"calls": spend.calls, "usd": float(spend.usd), "unpriced": spend.unpriced, "balanced": books},

@@ -1,0 +1,176 @@
+"""The first study: what does SFT on a large model's plans do to the small planner, and to the cascade around it?
+
+    python scripts/first_gain.py
+
+Runs the recipe of the quickstart on more problems, once for each training seed, in one run folder: what does not
+depend on the training is asked once. Writes the table of docs/studies/first_gain.md; resumable like any run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from cope_train import verbs
+from cope_train.console import Terminal, hush, log_to
+from cope_train.evaluation import stats
+from cope_train.evaluation.cost import prices
+from cope_train.evaluation.lines import Line, from_traces
+from cope_train.evaluation.summary import compare
+from cope_train.recipe import Recipe, load
+from cope_train.records import Trace, from_json
+
+RECIPE = Path("recipes/word_problems/tiny.yaml")
+PLANS = ("small-goal", "small-guideline")
+STRATEGIES = ["small-single", "large", "cope", *PLANS, *(f"{name}@planner" for name in PLANS)]
+CASCADES = ("cope", "cope@planner", "cope*", "cope*@planner")
+
+
+def recipe(seed: int, problems: int, calibration: int) -> Recipe:
+    """The quickstart's recipe with one training seed, planner only, on more problems."""
+    return load(
+        RECIPE,
+        [
+            f"data.test.limit={problems}",
+            f"data.calibration.limit={calibration}",
+            f"train.planner.seed={seed}",
+            "train.executor=null",
+            f"evaluate.strategies=[{', '.join(STRATEGIES)}]",
+            "evaluate.adapters=[none, planner]",
+        ],
+    )
+
+
+def lines(study: Recipe, folder: Path) -> dict[str, Line]:
+    """Every strategy of a finished run as outcomes and costs over its problems."""
+    traces: dict[str, list[Trace]] = {}
+    for path in sorted((folder / "traces" / "test").glob("*.jsonl")):
+        for row in path.read_text(encoding="utf-8").splitlines():
+            trace = from_json(Trace, row)
+            traces.setdefault(trace.strategy, []).append(trace)
+    order = [trace.problem_id for trace in traces["cope"]]
+    return {name: from_traces(name, rows, order, prices(study.models), "large") for name, rows in traces.items()}
+
+
+def pooled(runs: Sequence[dict[str, Line]], name: str) -> Line:
+    """One strategy over all training seeds: seeds are columns, problems stay the unit of resampling."""
+    first = runs[0][name]
+    mean = {key: float(np.mean([getattr(run[name], key) for run in runs])) for key in ("no_large", "large_calls")}
+    share = {stage: float(np.mean([run[name].share.get(stage, 0.0) for run in runs])) for stage in first.share}
+    return Line(
+        name=name,
+        outcomes=np.hstack([run[name].outcomes for run in runs]),
+        usd=np.hstack([run[name].usd for run in runs]),
+        share=share,
+        small_tokens=None,
+        large_tokens=None,
+        seconds=None,
+        **mean,
+    )
+
+
+def table(runs: Sequence[dict[str, Line]], study: Recipe, fits: Sequence[dict]) -> Iterator[str]:
+    """The study's figures as Markdown."""
+    section = study.evaluate
+    yield "| small model, one greedy solution | accuracy % | difference to before, points | McNemar p |"
+    yield "|---|---|---|---|"
+    yield f"| with no plan | {_accuracy(pooled(runs, 'small-single'), section.resamples)} | | |"
+    for name in PLANS:
+        before, after = pooled(runs, name), pooled(runs, f"{name}@planner")
+        pair = compare(after, before, section)
+        kind = name.removeprefix("small-")
+        yield f"| with its own {kind}, before | {_accuracy(before, section.resamples)} | | |"
+        gain = f"{_accuracy(after, section.resamples)} | {_gap(pair)} | {_p(pair)}"
+        yield f"| with its own {kind}, trained planner | {gain} |"
+    yield ""
+    yield (
+        "| cascade | accuracy % | USD per million | resolved at stages 1 / 2 / 3, % | against cope, points | "
+        "cost ratio to cope | non-inferior | power |"
+    )
+    yield "|---|---|---|---|---|---|---|---|"
+    cope = pooled(runs, "cope")
+    yield f"| large alone | {_row(pooled(runs, 'large'), cope, study)} |"
+    for name in CASCADES:
+        yield f"| {name} | {_row(pooled(runs, name), cope, study)} |"
+    yield ""
+    yield "| training seed | own goal after, % | cope@planner, % | its stage-1 share, % | fitted thresholds |"
+    yield "|---|---|---|---|---|"
+    for seed, (run, fit) in enumerate(zip(runs, fits, strict=True)):
+        line = run["cope@planner"]
+        goal = 100 * np.nanmean(run["small-goal@planner"].outcomes)
+        chosen = ", ".join(f"{value:.3g}" for value in fit["cope@planner"]["thresholds"].values())
+        accuracy = 100 * np.nanmean(line.outcomes)
+        yield f"| {seed} | {goal:.1f} | {accuracy:.1f} | {100 * line.share['stage1']:.1f} | {chosen} |"
+
+
+def _row(line: Line, cope: Line, study: Recipe) -> str:
+    section = study.evaluate
+    cost = stats.mean(line.usd * 1e6, section.resamples)
+    share = " / ".join(f"{100 * value:.1f}" for value in line.share.values()) if len(line.share) > 1 else "-"
+    cells = [
+        _accuracy(line, section.resamples),
+        f"{cost.value:.1f} [{cost.interval[0]:.1f}, {cost.interval[1]:.1f}]",
+        share,
+    ]
+    if line.name == cope.name:
+        return " | ".join([*cells, "", "", "", ""])
+    pair = compare(line, cope, section)
+    low, high = pair["usd_ratio_ci95"]
+    answer = "yes" if pair["noninferior"] else "not shown"
+    power = "-" if pair["power"] is None else f"{100 * pair['power']:.0f} %"
+    return " | ".join([*cells, _gap(pair), f"{pair['usd_ratio']:.2f} [{low:.2f}, {high:.2f}]", answer, power])
+
+
+def _accuracy(line: Line, resamples: int) -> str:
+    found = stats.accuracy(line.outcomes, resamples)
+    return f"{100 * found.value:.1f} [{100 * found.interval[0]:.1f}, {100 * found.interval[1]:.1f}]"
+
+
+def _gap(pair: dict) -> str:
+    low, high = (100 * end for end in pair["accuracy_difference_ci95"])
+    return f"{100 * pair['accuracy_difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _p(pair: dict) -> str:
+    return "< 0.001" if pair["mcnemar_p"] < 0.001 else f"{pair['mcnemar_p']:.3f}"
+
+
+def main() -> None:
+    """Parse the command line, run the study for every seed, write its table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=1000)
+    parser.add_argument("--calibration", type=int, default=300)
+    parser.add_argument("--seeds", type=int, default=3, help="training seeds")
+    parser.add_argument("--out", type=Path, default=Path("runs/first_gain"))
+    parser.add_argument("--page", type=Path, default=Path("docs/studies/first_gain.md"))
+    given = parser.parse_args()
+    hush()
+    runs, fits = [], []
+    for seed in range(given.seeds):
+        study = recipe(seed, given.problems, given.calibration)
+        with Terminal() as terminal, log_to(given.out, verbose=False):
+            verbs.run(study, given.out, terminal)
+        runs.append(lines(study, given.out))
+        fits.append(json.loads((given.out / "calibration.json").read_text()))
+    facts = (
+        f"n = {given.problems} test problems, thresholds of starred rows fitted on {given.calibration} others, "
+        f"{given.seeds} training seeds, one sampling seed, margin {100 * study.evaluate.margin:g} points. Made by "
+        f"`python scripts/first_gain.py` on {date.today()}, {os.cpu_count()} cores ({platform.machine()}), no GPU."
+    )
+    text = given.page.read_text(encoding="utf-8")
+    head, _, rest = text.partition("<!-- figures -->\n")
+    _, _, tail = rest.partition("<!-- end -->\n")
+    body = "\n".join([facts, "", *table(runs, study, fits)])
+    given.page.write_text(f"{head}<!-- figures -->\n{body}\n<!-- end -->\n{tail}", encoding="utf-8")
+    print(body)
+
+
+if __name__ == "__main__":
+    main()
