@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from cope_train import __version__
 from cope_train.console import Terminal, hush, log_to
 from cope_train.recipe import Recipe
 from cope_train.records import UserError
@@ -31,6 +32,21 @@ Seed = Annotated[int | None, typer.Option(min=0, help="One seed for everything, 
 Only = Annotated[Literal["planner", "executor"] | None, typer.Option(help="Train and evaluate only this adapter.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print the log too.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cope_train {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = (
+        False
+    ),
+) -> None:
+    """Options of the program itself."""
 
 
 def _load(recipe: Path, overrides: list[str] | None, limit: int | None, seed: int | None, only: str | None) -> Recipe:

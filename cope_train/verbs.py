@@ -64,6 +64,9 @@ def _walk(
     from importlib import import_module
 
     with opened(recipe, out, reporter, tasks) as study:
+        if verbs != ("export",):  # which needs no problems
+            facts = {"recipe": recipe.name, "seeds": list(recipe.seeds), "data": study.data_hashes}
+            study.run.write_manifest(facts)
         for verb in verbs:
             getattr(import_module(f"cope_train.steps.{verb}"), verb)(study)
         return study.run.path

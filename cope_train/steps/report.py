@@ -47,7 +47,6 @@ def report(study: Study) -> None:
     }
     sweeps = {name: fit["sweep"] for name, fit in fitted.items() if fit["unit"].startswith("USD")}
     write(study.run.path, content, sweeps, _examples(traces, cascade, problems), _notes(study))
-    study.run.write_manifest({"recipe": study.recipe.name, "seeds": list(seeds), "data": study.data_hashes})
     for line in headline(content, cascade):
         study.reporter.say(line)
     study.reporter.say(f"report: {study.run.report('html')}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,6 @@ def train(job: Job, adapter: Path) -> dict[str, float]:
     from cope_train.training.callbacks import MetricsFile
     from cope_train.training.to_trl import lora_config, sft_config
 
-    _track(job)
     set_seed(job.section.seed)  # the adapter's first weights are drawn before the trainer seeds anything
     masks = [[0] * row.prompt + [1] * (len(row.ids) - row.prompt) for row in job.data.rows]
     rows = Dataset.from_dict({"input_ids": [row.ids for row in job.data.rows], "completion_mask": masks})
@@ -62,7 +61,8 @@ def train(job: Job, adapter: Path) -> dict[str, float]:
     start = checkpoint(job)
     if start:
         log.info("%s: resuming from %s", job.role, start.name)
-    result = trainer.train(resume_from_checkpoint=str(start) if start else None)
+    with _tracked(job):
+        result = trainer.train(resume_from_checkpoint=str(start) if start else None)
     if trainer.accelerator.is_main_process:
         trainer.model.save_pretrained(adapter)
         job.tokenizer.save_pretrained(adapter)
@@ -85,14 +85,25 @@ def checkpoint(job: Job) -> Path | None:
     return whole[-1] if whole and resume == "auto" else None
 
 
-def _track(job: Job) -> None:
-    if job.tracking.wandb == "disabled":
+@contextmanager
+def _tracked(job: Job) -> Iterator[None]:
+    """A tracker's run of this role's own, which the trainer finds and logs into; a resumed training goes on in it."""
+    from accelerate import PartialState
+
+    if job.tracking.wandb == "disabled" or not PartialState().is_main_process:
+        yield
         return
-    os.environ |= {
-        "WANDB_MODE": job.tracking.wandb,
-        "WANDB_PROJECT": job.tracking.project,
-        "WANDB_RUN_ID": job.run_id,
-        "WANDB_RESUME": "allow",
-        "WANDB_DIR": str(job.checkpoints.parent),
-        "WANDB_SILENT": "true",
-    }
+    import wandb
+
+    folder = job.checkpoints.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with wandb.init(
+        project=job.tracking.project,
+        id=job.run_id,
+        name=job.run_id,
+        resume="allow",
+        mode=job.tracking.wandb,
+        dir=folder,
+        settings=wandb.Settings(silent=True),
+    ):
+        yield

@@ -97,3 +97,14 @@ def test_the_mapping_to_trl_says_what_the_recipe_says(tmp_path: Path) -> None:
     assert (config.seed, config.data_seed, config.max_length, config.packing) == (7, 7, None, False)
     assert config.completion_only_loss
     assert config.report_to == []
+
+
+def test_each_role_tracks_into_a_run_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
+    for role in ("planner", "executor"):
+        fresh = vars(job(tiny_model, tmp_path))
+        fresh |= {"role": role, "run_id": f"test-{role}", "tracking": Tracking(wandb="offline")}
+        fresh |= {"checkpoints": tmp_path / "checkpoints" / role, "metrics": tmp_path / f"{role}.jsonl"}
+        fresh["section"] = fresh["section"].model_copy(update={"epochs": 1})
+        sft.train(sft.Job(**fresh), tmp_path / "adapters" / role)
+    runs = {path.name.rpartition("-test-")[2] for path in tmp_path.rglob("offline-run-*") if path.is_dir()}
+    assert runs == {"planner", "executor"}
