@@ -142,7 +142,7 @@ def _messages(error: ValidationError, data: Any) -> Iterator[tuple[tuple, str]]:
         cause = (detail.get("ctx") or {}).get("error")
         if isinstance(cause, UnknownNames):
             for key, name, valid in cause.wrong:
-                where = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+                where = _real(detail["loc"], data) + tuple(key.split(".") if key else ())
                 yield where, f"unknown name {name!r}; {_nearest(str(name), valid)}"
         else:
             where = _real(detail["loc"], data)

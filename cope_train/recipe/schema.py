@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cope_train import records
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
@@ -15,6 +15,26 @@ AdapterChoice = Literal["none", "planner", "executor", "both"]
 Share = Annotated[float, Field(ge=0, le=1)]
 # Floats become decimals by way of their shortest text, so that 0.15 is fifteen hundredths and books balance exactly.
 Money = Annotated[Decimal, Field(ge=0, strict=False), BeforeValidator(lambda v: str(v) if isinstance(v, float) else v)]
+
+
+class UnknownNames(ValueError):
+    """Names in a recipe that point nowhere: (key below the place that is checked, name, valid names)."""
+
+    def __init__(self, wrong: list[tuple[str, str, list[str]]]) -> None:
+        super().__init__("; ".join(f"{where}: unknown name {name!r}" for where, name, _ in wrong))
+        self.wrong = wrong
+
+
+def _known_strategy(name: str) -> str:
+    if name not in REFERENCES and not parse(name):
+        raise UnknownNames([("", name, [*STRATEGIES, *REFERENCES])])
+    return name
+
+
+def _known_cascade(name: str) -> str:
+    if name not in STRATEGIES:
+        raise UnknownNames([("", name, list(STRATEGIES))])
+    return name
 
 
 class Section(BaseModel):
@@ -173,17 +193,25 @@ class Training(Section):
 class Cascade(Section):
     """The cascade that trained adapters are put into."""
 
-    strategy: str = "cope"
+    strategy: Annotated[str, AfterValidator(_known_cascade)] = "cope"
     thresholds: Literal["paper"] | dict[str, Annotated[float, Field(ge=0)]] = Field(
         "paper", description="paper, or a threshold for each gated stage: {stage1: 0.75, stage2: 0.5}"
     )
     calibrate: bool = Field(True, description="evaluate it once more with thresholds fitted on the calibration split")
 
+    @model_validator(mode="after")
+    def _gates_are_there(self) -> Self:
+        gated = [stage.name for stage in STRATEGIES[self.strategy].stages if stage.gate]
+        named = self.thresholds if isinstance(self.thresholds, dict) else {}
+        if wrong := [(f"thresholds.{name}", name, gated) for name in named if name not in gated]:
+            raise UnknownNames(wrong)
+        return self
+
 
 class Evaluate(Section):
     """What is compared on the test split."""
 
-    strategies: list[str] = Field(
+    strategies: list[Annotated[str, AfterValidator(_known_strategy)]] = Field(
         ["small-single", "small-majority", "large", "large-plan", "cascade-no-plan", "cope"], min_length=1
     )
     adapters: list[AdapterChoice] = Field(["none", "planner", "executor", "both"], min_length=1)
@@ -228,26 +256,8 @@ class Recipe(Section):
         for where, name in used.items():
             if name not in self.models:
                 wrong.append((where, name, list(self.models)))
-        for index, name in enumerate(self.evaluate.strategies):
-            if name not in REFERENCES and not parse(name):
-                wrong.append((f"evaluate.strategies.{index}", name, [*STRATEGIES, *REFERENCES]))
-        if self.cascade.strategy not in STRATEGIES:
-            wrong.append(("cascade.strategy", self.cascade.strategy, list(STRATEGIES)))
-        elif isinstance(self.cascade.thresholds, dict):
-            gated = [stage.name for stage in STRATEGIES[self.cascade.strategy].stages if stage.gate]
-            wrong += [
-                (f"cascade.thresholds.{name}", name, gated) for name in self.cascade.thresholds if name not in gated
-            ]
         if len(set(self.seeds)) < len(self.seeds):
             wrong.append(("seeds", str(self.seeds), ["each seed once"]))
         if wrong:
             raise UnknownNames(wrong)
         return self
-
-
-class UnknownNames(ValueError):
-    """Names in a recipe that point nowhere: (key, name, valid names)."""
-
-    def __init__(self, wrong: list[tuple[str, str, list[str]]]) -> None:
-        super().__init__("; ".join(f"{where}: unknown name {name!r}" for where, name, _ in wrong))
-        self.wrong = wrong

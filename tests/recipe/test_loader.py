@@ -97,8 +97,8 @@ def test_all_errors_come_together_from_file_and_command_line(tmp_path: Path) -> 
     path = changed(
         tmp_path, ("epochs: 4", "epoch: 4"), ("margin: 0.02", "margin: x"), ("seeds: [0]", "seeds: [0]\nseeds: [1]")
     )
-    found = errors(path, "plans.samples=none", "oops", "train.planner.lora.rnk=3")
-    assert len(found) == 6
+    found = errors(path, "plans.samples=none", "oops", "train.planner.lora.rnk=3", "cascade.strategy=cop")
+    assert len(found) == 7
     assert sum(line.startswith(f"{path}:") for line in found) == 3
     assert "override train.planner.lora.rnk=3: train.planner.lora.rnk: unknown key; did you mean rank?" in found
 
