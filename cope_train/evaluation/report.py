@@ -81,7 +81,7 @@ def _comparisons(report: Mapping[str, Any]) -> Table:
             _interval(pair["accuracy_difference_ci95"], 100),
             _number(pair["usd_ratio"], 2),
             _interval(pair["usd_ratio_ci95"], 1, 2),
-            _number(pair["mcnemar_p"], 3),
+            _p(pair["mcnemar_p"]),
             {True: "yes", False: "not shown", None: "-"}[pair["noninferior"]],
             _percent(pair["power"], 0),
         ]
@@ -126,6 +126,10 @@ def _table(title: str, head: str, rows: list[list[str]]) -> Table:
 
 def _percent(share: float | None, digits: int = 1) -> str:
     return _number(share, digits, 100)
+
+
+def _p(value: float | None) -> str:
+    return "< 0.001" if value is not None and value < 0.001 else _number(value, 3)
 
 
 def _number(value: float | None, digits: int, scale: float = 1, sign: bool = False) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from cope_train.evaluation.cost import balanced, prices
 from cope_train.evaluation.examples import pick
@@ -12,9 +12,11 @@ from cope_train.evaluation.headline import headline
 from cope_train.evaluation.lines import Line, from_traces, random_escalation
 from cope_train.evaluation.report import write
 from cope_train.evaluation.summary import summarise
+from cope_train.recipe.strategies import Adapters
 from cope_train.records import Trace, UserError, from_json
 from cope_train.study import Study
 
+_CHOICES = get_args(Adapters)
 _LAB = (
     "The lab pair is a laboratory: tiny models whose ignorance is designed, on problems we made up. What happens here "
     "shows how the method works, and is no evidence about real models."
@@ -66,7 +68,7 @@ def _traces(study: Study) -> dict[str, list[Trace]]:
     def place(name: str) -> tuple:
         base, _, adapters = name.partition("@")
         plain = base.removesuffix("*")
-        return (order.index(plain) if plain in order else len(order), "*" in base, adapters)
+        return (order.index(plain) if plain in order else len(order), "*" in base, _CHOICES.index(adapters or "none"))
 
     return {name: found[name] for name in sorted(found, key=place)}
 
