@@ -76,12 +76,14 @@ def hush() -> None:
 
 @contextmanager
 def log_to(folder: Path, verbose: bool) -> Iterator[None]:
-    """Write our log to `log.txt` in the run folder, and to the terminal when `verbose`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write our log to `log.txt` in the run folder, and to the terminal when `verbose`.
+
+    Raises UserError when there can be no such folder.
+    """
+    handlers: list[logging.Handler] = [_log_file(folder)]
     ours = logging.getLogger("cope_train")
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / "log.txt", encoding="utf-8")]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     if verbose:
         handlers.append(RichHandler(console=_console, show_path=False, markup=False))
@@ -99,3 +101,12 @@ def log_to(folder: Path, verbose: bool) -> Iterator[None]:
         for handler in handlers:
             ours.removeHandler(handler)
             handler.close()
+
+
+def _log_file(folder: Path) -> logging.Handler:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return logging.FileHandler(folder / "log.txt", encoding="utf-8")
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise UserError(f"{folder} cannot be the run folder: {reason}; name another folder with --out") from error

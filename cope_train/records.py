@@ -221,7 +221,11 @@ class Backend(Protocol):
         ...
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
-        """Yield (position in `requests`, outcomes) as they finish, in any order."""
+        """Yield (position in `requests`, outcomes) as they finish, in any order.
+
+        A request that takes several calls may come in parts, in the order of its indices: each part is a row of the
+        ledger.
+        """
         ...
 
 

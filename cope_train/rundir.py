@@ -105,9 +105,13 @@ class RunDir:
         """Forget the traces of an earlier evaluation."""
         shutil.rmtree(self.path / "traces" / split, ignore_errors=True)
 
+    def inputs(self, verb: str) -> dict[str, Any] | None:
+        """What the verb was last done with; None when it was never done."""
+        return self._done().get(verb)
+
     def changed(self, verb: str, inputs: Mapping[str, Any]) -> list[str] | None:
         """What differs from the inputs the verb was last done with; None when it was never done."""
-        done = self._done().get(verb)
+        done = self.inputs(verb)
         if done is None:
             return None
         old, new = _flat(done), _flat(json.loads(json.dumps(inputs)))
@@ -118,15 +122,19 @@ class RunDir:
         """Remember that a verb was done with these inputs."""
         self.write_json(self._state, self._done() | {verb: inputs})
 
-    def write_manifest(self, facts: Mapping[str, Any]) -> None:
-        """Where this run's figures come from: facts of the study, versions, commit, machine."""
+    def forget(self, verb: str) -> None:
+        """To be called before a verb's outputs are touched: from then on they are those of no finished verb."""
+        self.write_json(self._state, {name: inputs for name, inputs in self._done().items() if name != verb})
+
+    def write_manifest(self, verb: str, facts: Mapping[str, Any]) -> None:
+        """Where a verb's outputs come from: facts of the study, versions, commit, machine, command."""
         path = self.path / "manifest.json"
-        created = json.loads(path.read_text())["created"] if path.exists() else _now()
+        verbs = json.loads(path.read_text()) if path.exists() else {}
         machine = {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()}
         if hasattr(os, "sysconf"):
             machine["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
         common = {"versions": versions(), "git": _git(), "machine": machine, "command": _command()}
-        self.write_json(path, {"created": created, "updated": _now(), **facts, **common})
+        self.write_json(path, verbs | {verb: {"finished": _now(), **facts, **common}})
 
     def write_json(self, path: Path, value: Any) -> None:
         """Write JSON, whole or not at all."""

@@ -132,12 +132,38 @@ class Study:
                 raise UserError(f"the {role} of this recipe is not trained in {self.run.path} yet: cope-train train")
         return ready | {role: self.run.adapter(role) for role in self.roles}
 
-    def up_to_date(self, verb: str, inputs: Mapping[str, Any]) -> bool:
-        """True when the verb was last done with just these inputs; otherwise tells what has changed."""
+    def up_to_date(self, verb: str, inputs: Mapping[str, Any], outputs: Sequence[Path]) -> bool:
+        """True when the verb was last done with just these inputs and left `outputs`.
+
+        Otherwise tells what has changed, and takes the verb for not done from now on.
+        """
         changes = self.run.changed(verb, inputs)
+        if changes == [] and all(path.exists() for path in outputs):
+            self.reporter.say(f"{verb}: up to date")
+            return True
         if changes:
             self.reporter.say(f"{verb}: done anew, because " + "; ".join(changes))
-        return changes == []
+        self.run.forget(verb)
+        return False
+
+    def done(self, verb: str, inputs: Mapping[str, Any]) -> None:
+        """Remember that a verb was done with these inputs, and write down where its outputs come from."""
+        self.run.done(verb, inputs)
+        self.manifest(verb)
+
+    def manifest(self, verb: str) -> None:
+        """Write down where a verb's outputs come from."""
+        facts = {"recipe": self.recipe.name, "seeds": list(self.recipe.seeds), "data": self.data_hashes}
+        self.run.write_manifest(verb, facts)
+
+    def refuse_others(self, verb: str, inputs: Mapping[str, Any], whose: str) -> None:
+        """Raise UserError when what `verb` left in the folder belongs to other inputs than those given."""
+        done = self.run.inputs(verb)
+        if done is not None and (changes := self.run.changed(verb, {**done, **inputs})):
+            raise UserError(
+                f"{whose} in {self.run.path} belong to another recipe ({'; '.join(changes)}); "
+                f"cope-train {verb} redoes what changed, and --out names another folder"
+            )
 
     def close(self) -> None:
         """Let go of files and worker processes that were used."""

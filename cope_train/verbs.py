@@ -53,9 +53,9 @@ def export(
 
 def run(recipe: Recipe, out: Path | None = None, reporter: Reporter | None = None, tasks: Tasks | None = None) -> Path:
     """Everything the recipe asks for, in order: collect, train, evaluate, report, export."""
-    learns = recipe.plans is not None and recipe.train is not None
-    verbs = ("collect", "train", "evaluate", "report", "export") if learns else ("evaluate", "report")
-    return _walk(verbs, recipe, out, reporter, tasks)
+    collects = ("collect",) if recipe.plans else ()
+    trains, exports = (("train",), ("export",)) if recipe.train else ((), ())
+    return _walk((*collects, *trains, "evaluate", "report", *exports), recipe, out, reporter, tasks)
 
 
 def _walk(
@@ -64,9 +64,6 @@ def _walk(
     from importlib import import_module
 
     with opened(recipe, out, reporter, tasks) as study:
-        if verbs != ("export",):  # which needs no problems
-            facts = {"recipe": recipe.name, "seeds": list(recipe.seeds), "data": study.data_hashes}
-            study.run.write_manifest(facts)
         for verb in verbs:
             getattr(import_module(f"cope_train.steps.{verb}"), verb)(study)
         return study.run.path

@@ -4,7 +4,7 @@ python=${PYTHON:-python3}
     echo "cope_train needs Python 3.11 or newer; $("$python" --version) found. Name another with PYTHON=..." >&2
     exit 2
 }
-[ -d .venv ] || "$python" -m venv .venv
+[ -f .venv/bin/activate ] || "$python" -m venv .venv
 source .venv/bin/activate
 # Installed once for each state of pyproject.toml and set of extras.
 stamp=".venv/installed-${EXTRAS:-base}-$(cksum <pyproject.toml | tr -d ' ')"

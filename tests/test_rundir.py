@@ -56,16 +56,23 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
         RunDir.read(tmp_path)
 
 
-def test_the_manifest_says_where_figures_come_from(tmp_path: Path, recipe: Recipe) -> None:
+def test_the_manifest_says_where_each_verbs_outputs_come_from(tmp_path: Path, recipe: Recipe) -> None:
     with RunDir.open(tmp_path, recipe) as run:
-        run.write_manifest({"seeds": [0]})
-        first = json.loads((tmp_path / "manifest.json").read_text())
-        run.write_manifest({"seeds": [1]})
-    second = json.loads((tmp_path / "manifest.json").read_text())
-    assert first["created"] == second["created"]
-    assert second["seeds"] == [1]
-    assert second["versions"]["torch"].startswith("2.13")
-    assert {"system", "cores", "memory_gib"} <= set(second["machine"])
+        run.write_manifest("collect", {"seeds": [0]})
+        run.write_manifest("report", {"seeds": [1]})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert (manifest["collect"]["seeds"], manifest["report"]["seeds"]) == ([0], [1])
+    assert manifest["collect"]["versions"]["torch"].startswith("2.13")
+    assert {"system", "cores", "memory_gib"} <= set(manifest["collect"]["machine"])
+
+
+def test_a_verb_that_is_forgotten_was_never_done(tmp_path: Path, recipe: Recipe) -> None:
+    with RunDir.open(tmp_path, recipe) as run:
+        run.done("collect", {"a": 1})
+        run.done("train", {"a": 1})
+        run.forget("collect")
+        assert run.changed("collect", {"a": 1}) is None
+        assert run.changed("train", {"a": 1}) == []
 
 
 def test_a_half_written_file_never_replaces_a_whole_one(tmp_path: Path, recipe: Recipe) -> None:

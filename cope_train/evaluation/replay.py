@@ -75,17 +75,7 @@ def fit(trees: Sequence[Trace], large: Sequence[Trace], known: Prices, large_mod
     goal = float(np.mean([_right(answers[tree.problem_id, tree.seed].verdict) for tree in usable]))
     table = _Table(usable, gates, known, large_model)
     sweep = [table.row(choice) for choice in product(*(table.levels(gate) for gate in range(len(gates))))]
-    enough = [row for row in sweep if row["accuracy"] >= goal - _ROUNDING]
-    if enough:
-        best, rule = (
-            min(enough, key=lambda row: (row["cost"], -row["accuracy"])),
-            "cheapest at the large model's accuracy",
-        )
-    else:
-        best, rule = (
-            max(sweep, key=lambda row: (row["accuracy"], -row["cost"])),
-            "most accurate: none reaches the large's",
-        )
+    best, rule = _best(sweep, goal)
     return Fitted(
         thresholds=dict(zip(gates, best["thresholds"], strict=True)),
         accuracy=best["accuracy"],
@@ -96,6 +86,14 @@ def fit(trees: Sequence[Trace], large: Sequence[Trace], known: Prices, large_mod
         rule=rule,
         sweep=sweep,
     )
+
+
+def _best(sweep: Sequence[dict[str, object]], goal: float) -> tuple[dict[str, object], str]:
+    """The row that the rule of `fit` takes, and the rule in words."""
+    enough = [row for row in sweep if row["accuracy"] >= goal - _ROUNDING]
+    if enough:
+        return min(enough, key=lambda row: (row["cost"], -row["accuracy"])), "cheapest at the large model's accuracy"
+    return max(sweep, key=lambda row: (row["accuracy"], -row["cost"])), "most accurate: none reaches the large's"
 
 
 class _Table:

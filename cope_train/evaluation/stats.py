@@ -67,8 +67,9 @@ def difference(one: np.ndarray, two: np.ndarray, resamples: int) -> Estimate:
 
 
 def ratio(one: np.ndarray, two: np.ndarray, resamples: int) -> Estimate:
-    """Sum of one over sum of two, paired by problem; None when two is nothing, no interval when it may well be."""
-    pairs = np.stack([per_problem(one), per_problem(two)])
+    """Sum of one over sum of two, paired by problem and seed; None when two is nothing, no interval when it may be."""
+    failed = np.isnan(one) | np.isnan(two)
+    pairs = np.stack([per_problem(np.where(failed, np.nan, side)) for side in (one, two)])
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     if not pairs.size or pairs[1].sum() == 0:
         return Estimate(None, None)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import accumulate, pairwise
 from typing import Any
 
 from cope_train.models.identity import completion_key
@@ -42,14 +43,21 @@ class ApiBackend:
         }
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
-        """Yield outcomes as calls return. Raises ServerError when the server refuses the key or the model."""
+        """Yield the outcomes of each call as it returns: a request that takes several calls comes in as many parts.
+
+        Raises ServerError when the server refuses the key or the model, after what other calls brought.
+        """
         arrived: queue.Queue[tuple[int, Any] | None] = queue.Queue()
         worker = threading.Thread(target=lambda: asyncio.run(self._ask_all(requests, arrived)), daemon=True)
         worker.start()
+        refused: UserError | None = None
         while (item := arrived.get()) is not None:
             if isinstance(item[1], UserError):
-                raise item[1]
-            yield item
+                refused = refused or item[1]
+            else:
+                yield item
+        if refused:
+            raise refused
 
     async def _ask_all(self, requests: Sequence[Request], arrived: queue.Queue) -> None:
         import openai
@@ -62,42 +70,38 @@ class ApiBackend:
         ) as client:
 
             async def one(position: int, request: Request) -> None:
+                left = len(request.indices)
                 async with slots:
-                    if stop.is_set():
-                        return
                     try:
-                        arrived.put((position, await self._ask(client, request)))
+                        while left and not stop.is_set():
+                            outcomes = await self._ask(client, request, len(request.indices) - left)
+                            left -= len(outcomes)
+                            arrived.put((position, outcomes))
                     except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
                         stop.set()
                         words = f"model {self.name}: {spec.model} at {client.base_url}: {error.message}"
                         arrived.put((position, ServerError(words.replace(os.environ[spec.api_key_env], "<key>"))))
                     except Exception as error:  # whatever broke is this request's failure; the others go on
                         failure = Failure(f"{type(error).__name__}: {error}"[:500])
-                        arrived.put((position, (failure,) * len(request.indices)))
+                        arrived.put((position, (failure,) * left))
 
             try:
                 await asyncio.gather(*(one(i, request) for i, request in enumerate(requests)))
             finally:
                 arrived.put(None)
 
-    async def _ask(self, client: Any, request: Request) -> tuple[Outcome, ...]:
-        """All samples of one request; servers that ignore `n` are asked for what is missing."""
-        done: list[Completion] = []
-        while len(done) < len(request.indices):
-            start = time.perf_counter()
-            try:
-                reply = await client.chat.completions.create(**self._call(request, len(done)))
-            except Exception as error:
-                if not done:
-                    raise
-                # What an earlier call brought is paid for and kept; only the rest failed.
-                return (*done, *[Failure(str(error)[:500])] * (len(request.indices) - len(done)))
-            choices = (reply.choices or [])[: len(request.indices) - len(done)]
-            if not choices:
-                return (*done, *[Failure("the server sent no choice")] * (len(request.indices) - len(done)))
-            seconds = (time.perf_counter() - start) / len(choices)
-            done += [self._completion(choice, reply, len(choices), seconds) for choice in choices]
-        return tuple(done)
+    async def _ask(self, client: Any, request: Request, skip: int) -> tuple[Outcome, ...]:
+        """One call for all samples but the first `skip`; a server that ignores `n` answers only some of them."""
+        start = time.perf_counter()
+        reply = await client.chat.completions.create(**self._call(request, skip))
+        wanted = len(request.indices) - skip
+        choices = (reply.choices or [])[:wanted]
+        if not choices:
+            return (Failure("the server sent no choice"),) * wanted
+        seconds = (time.perf_counter() - start) / len(choices)
+        prompt = reply.usage.prompt_tokens if reply.usage else None
+        tokens = _completion_tokens(choices, reply.usage)
+        return tuple(_completion(*pair, prompt, seconds) for pair in zip(choices, tokens, strict=True))
 
     def _call(self, request: Request, skip: int) -> dict[str, Any]:
         sampling = request.sampling
@@ -130,18 +134,29 @@ class ApiBackend:
             body["chat_template_kwargs"] = self._spec.chat_template_kwargs
         return body
 
-    def _completion(self, choice: Any, reply: Any, choices: int, seconds: float) -> Completion:
-        content = choice.logprobs.content if choice.logprobs and choice.logprobs.content else None
-        usage = reply.usage
-        # Usage is told for the whole reply; a sample's share is exact when log-probabilities count its tokens.
-        tokens = len(content) if content else None
-        if tokens is None and usage is not None:
-            tokens = usage.completion_tokens // choices + (choice.index < usage.completion_tokens % choices)
-        return Completion(
-            text=choice.message.content or "",
-            finish="length" if choice.finish_reason == "length" else "stop",
-            prompt_tokens=usage.prompt_tokens if usage else None,
-            completion_tokens=tokens,
-            logprob=sum(token.logprob for token in content) if content else None,
-            seconds=seconds,
-        )
+
+def _content(choice: Any) -> list[Any] | None:
+    return choice.logprobs.content if choice.logprobs else None
+
+
+def _completion_tokens(choices: Sequence[Any], usage: Any) -> list[int | None]:
+    """Tokens of each choice. What is billed is the usage of the whole reply; log-probabilities only say who has it."""
+    lengths = [None if _content(choice) is None else len(_content(choice)) for choice in choices]
+    total = usage.completion_tokens if usage else None
+    if total is None:
+        return lengths
+    weights = lengths if None not in lengths and sum(lengths) else [1] * len(choices)
+    ends = [total * done // sum(weights) for done in accumulate(weights)]
+    return [end - start for start, end in pairwise([0, *ends])]
+
+
+def _completion(choice: Any, tokens: int | None, prompt: int | None, seconds: float) -> Completion:
+    content = _content(choice)
+    return Completion(
+        text=choice.message.content or "",
+        finish="length" if choice.finish_reason == "length" else "stop",
+        prompt_tokens=prompt,
+        completion_tokens=tokens,
+        logprob=sum(token.logprob for token in content) if content else None,
+        seconds=seconds,
+    )

@@ -28,7 +28,7 @@ def completion_key(identity: Mapping[str, Any], request: Request, index: int) ->
 def weights_fingerprint(folder: Path) -> str:
     """Short hash of a folder's weights and configuration, wherever it lies and whatever it is called.
 
-    Raises UserError when there are no safetensors weights in it.
+    Raises UserError when there are no safetensors weights in it, or its configuration is broken.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -44,7 +44,7 @@ def _hash_files(states: Iterable[tuple[Path, int, int]]) -> str:
     total = hashlib.sha256()
     for path, _, _ in states:
         if path.suffix == ".json":
-            config = json.loads(path.read_text())
+            config = _config(path)
             # Where a base model lay when it was trained on, and which library saved it, change no output.
             for key in ("_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version"):
                 config.pop(key, None)
@@ -55,6 +55,16 @@ def _hash_files(states: Iterable[tuple[Path, int, int]]) -> str:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: no valid JSON ({error}); is the file cut off?") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: must hold an object with settings, as its library saved it")
+    return config
 
 
 def _is_names(value: object) -> bool:

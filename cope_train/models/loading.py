@@ -47,8 +47,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path, spec: LocalModel) -> Any:
-    """The base model of a recipe, on its device."""
+    """The base model of a recipe, on its device. Raises UserError when its files are missing or broken."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options = {"device_map": spec.device_map} if spec.device_map else {}
@@ -56,7 +57,7 @@ def load_model(folder: Path, spec: LocalModel) -> Any:
         options["attn_implementation"] = spec.attention
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=spec.dtype, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder}: no model can be loaded from it: {error}") from error
     if spec.device_map:
         return model

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from cope_train.models.folders import resolve
 from cope_train.models.identity import completion_key, weights_fingerprint
 from cope_train.models.loading import load_model, load_tokenizer, render
 from cope_train.recipe.schema import LocalModel
-from cope_train.records import Completion, Message, Outcome, Request, UserError
+from cope_train.records import Completion, Message, NotRunnableHere, Outcome, Request, UserError
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +88,31 @@ class LocalBackend:
         return queue[:taken], queue[taken:]
 
     def _answer(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]] | None:
-        """Outcomes of one batch; None when memory ran out and the budget was halved."""
+        """Outcomes of one batch; None when memory ran out and the budget was halved.
+
+        Raises NotRunnableHere when memory does not even hold one sample.
+        """
         import torch
 
         try:
             return self._decode(requests)
         except torch.OutOfMemoryError:
-            rows = sum(len(request.indices) for request in requests)
-            if len(requests) == 1:
-                raise UserError(
-                    f"model {self.name}: out of memory with one request of {rows} samples; "
-                    "lower sampling.*.max_tokens or use a smaller dtype"
-                ) from None
+            pass  # what was allocated is only let go once the error is
+        torch.cuda.empty_cache()
+        rows = sum(len(request.indices) for request in requests)
+        if rows == 1:
+            raise NotRunnableHere(
+                f"model {self.name}: out of memory with one sample; lower sampling.*.max_tokens or use a smaller dtype"
+            )
+        if len(requests) > 1:
             self._budget //= 2
-            torch.cuda.empty_cache()
             log.warning("%s: out of memory at %d rows; batch_tokens is now %d", self.name, rows, self._budget)
             return None
+        log.warning("%s: out of memory with one request of %d samples; it is split in two", self.name, rows)
+        (request,) = requests
+        halves = request.indices[: rows // 2], request.indices[rows // 2 :]
+        first, second = (self._answer([replace(request, indices=half)])[0] for half in halves)
+        return [first + second]
 
     def _decode(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]]:
         import torch
@@ -159,6 +170,8 @@ class LocalBackend:
                 ids = tokens[row].tolist()
                 length = next((i + 1 for i, token in enumerate(ids) if token in self._ends), len(ids))
                 text, cut = self._text(ids[:length], request.sampling.stop)
+                if cut:  # what follows is padding, as long as the batch
+                    length = self._shortest(ids[:length], request.sampling.stop)
                 ended = cut or (length > 0 and ids[length - 1] in self._ends)
                 samples.append(
                     Completion(
@@ -184,14 +197,17 @@ class LocalBackend:
         """Top-2 margin at the first token after the answer's prefix; None when the text has no answer."""
         if not prefix or prefix not in text:
             return None
-        low, high = 0, len(ids)
-        while low < high:
-            middle = (low + high) // 2
-            if prefix in self.tokenizer.decode(ids[:middle], skip_special_tokens=True):
-                high = middle
-            else:
-                low = middle + 1
-        return float(margins[low]) if low < len(ids) else None
+        first = self._shortest(ids, (prefix,))
+        return float(margins[first]) if first < len(ids) else None
+
+    def _shortest(self, ids: list[int], words: Sequence[str]) -> int:
+        """The least number of tokens whose text holds one of `words`, which the text of all has."""
+
+        def holds(length: int) -> bool:
+            text = self.tokenizer.decode(ids[:length], skip_special_tokens=True)
+            return any(word in text for word in words)
+
+        return bisect_left(range(len(ids)), True, key=holds)
 
     def _render_prompt(self, messages: tuple[Message, ...]) -> str:
         return render(self.tokenizer, messages, self._spec.chat_template_kwargs)

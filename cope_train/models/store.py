@@ -1,7 +1,7 @@
 """One SQLite file for a run's completions and calls: what a model said, and what asking cost.
 
-Completions are keyed by identity and never change. Calls are the book of spend: every request that was sent, once,
-whether it was answered or failed. A completion and its call are committed together before anybody sees them.
+Completions are keyed by identity and never change. Calls are the book of spend: every call that was sent, once,
+whether it was answered, failed or both. A completion and its call are committed together before anybody sees them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _LOOKUP = 500  # SQLite's default limit of variables in a statement is far above
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A row of the ledger: one request as sent. `usd` is None when the price or the tokens are unknown."""
+    """A row of the ledger: one call as sent. `usd` is None when the price or the tokens are unknown.
+
+    `error` is set when any of its samples failed.
+    """
 
     model: str
     role: Role
@@ -91,31 +94,25 @@ class Store:
             yield Call(*rest, usd=None if usd is None else Decimal(usd), error=error)
 
     def spend(self) -> Spend:
-        """Totals, and whether the book balances over calls, models, roles and problems."""
+        """Totals, and whether what was billed for every call is what its completions hold."""
         calls = list(self.calls())
         priced = [call for call in calls if call.usd is not None]
         total = sum((call.usd for call in priced), Decimal(0))
-        groups = [_totals(priced, name) for name in ("model", "role", "problem_id")]
-        balanced = all(sum(group.values(), Decimal(0)) == total for group in groups) and self._tokens_agree()
         failed = sum(call.error is not None for call in calls)
-        return Spend(len(calls), failed, total, len(calls) - len(priced), balanced)
+        return Spend(len(calls), failed, total, len(calls) - len(priced), self._tokens_agree())
 
     def _tokens_agree(self) -> bool:
-        # What the ledger billed for a call is what its completions hold: two tables, written from different figures.
+        # Two tables, written from different figures. A prompt is billed once; one unknown count leaves a sum unknown.
         query = """
             SELECT COUNT(*) FROM calls LEFT JOIN (
-                SELECT call_id, SUM(json_extract(body, '$.completion_tokens')) AS said FROM completions GROUP BY call_id
+                SELECT call_id, MAX(json_extract(body, '$.prompt_tokens')) AS prompt,
+                    CASE WHEN COUNT(json_extract(body, '$.completion_tokens')) = COUNT(*)
+                    THEN SUM(json_extract(body, '$.completion_tokens')) END AS said
+                FROM completions GROUP BY call_id
             ) ON call_id = calls.id
-            WHERE error IS NULL AND completion_tokens IS NOT NULL AND completion_tokens != COALESCE(said, -1)"""
+            WHERE prompt_tokens IS NOT prompt OR completion_tokens IS NOT said"""
         return self._db.execute(query).fetchone()[0] == 0
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-
-def _totals(calls: Iterable[Call], name: str) -> dict[str, Decimal]:
-    totals: dict[str, Decimal] = {}
-    for call in calls:
-        totals[getattr(call, name)] = totals.get(getattr(call, name), Decimal(0)) + call.usd
-    return totals

@@ -40,10 +40,7 @@ class StoredModel:
         missing, missing_keys = self._missing(requests, keys, known)
         if missing:
             log.info("%s: %d requests, %d to be asked", self.name, len(requests), len(missing))
-            self._progress(self.name, 0, len(missing))
-            for done, (position, outcomes) in enumerate(self._backend.generate(missing), start=1):
-                known |= self._enter(missing[position], missing_keys[position], outcomes)
-                self._progress(self.name, done, len(missing))
+            known |= self._ask(missing, missing_keys)
         return [tuple(known[key] for key in row) for row in keys]
 
     def _keys(self, request: Request) -> list[str]:
@@ -62,6 +59,19 @@ class StoredModel:
                 missing_keys.append(list(wanted))
         return missing, missing_keys
 
+    def _ask(self, missing: Sequence[Request], keys: Sequence[list[str]]) -> dict[str, Outcome]:
+        self._progress(self.name, 0, len(missing))
+        found: dict[str, Outcome] = {}
+        # A request that took several calls comes in parts, in the order of its indices: each is a row of the ledger.
+        waiting, done = list(keys), 0
+        for position, outcomes in self._backend.generate(missing):
+            row = waiting[position]
+            waiting[position] = row[len(outcomes) :]
+            found |= self._enter(missing[position], row[: len(outcomes)], outcomes)
+            done += not waiting[position]
+            self._progress(self.name, done, len(missing))
+        return found
+
     def _enter(self, request: Request, keys: list[str], outcomes: Sequence[Outcome]) -> dict[str, Outcome]:
         paired = dict(zip(keys, outcomes, strict=True))
         said = {key: outcome for key, outcome in paired.items() if isinstance(outcome, Completion)}
@@ -75,7 +85,7 @@ class StoredModel:
             completion_tokens=total,
             seconds=sum(completion.seconds or 0.0 for completion in said.values()),
             usd=self._usd(prompt, total) if said else None,
-            error=errors[0] if errors and not said else None,
+            error=errors[0] if errors else None,
         )
         self._store.put(call, said)
         return paired

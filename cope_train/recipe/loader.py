@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cope_train.recipe import yaml_text
-from cope_train.recipe.schema import Recipe, UnknownNames
+from cope_train.recipe.schema import Recipe
+from cope_train.recipe.wrong import Wrong, nearest
 from cope_train.records import UserError
 
 _TYPES = {
@@ -140,10 +140,10 @@ def _messages(error: ValidationError, data: Any) -> Iterator[tuple[tuple, str]]:
         if _other_member(detail, details):
             continue
         cause = (detail.get("ctx") or {}).get("error")
-        if isinstance(cause, UnknownNames):
-            for key, name, valid in cause.wrong:
-                where = _real(detail["loc"], data) + tuple(key.split(".") if key else ())
-                yield where, f"unknown name {name!r}; {_nearest(str(name), valid)}"
+        if isinstance(cause, Wrong):
+            for key, message in cause.places:
+                parts = key.split(".") if key else []
+                yield _real(detail["loc"], data) + tuple(int(p) if p.isdecimal() else p for p in parts), message
         else:
             where = _real(detail["loc"], data)
             yield where, _plain(detail, where)
@@ -176,7 +176,7 @@ def _plain(detail: ErrorDetails, where: tuple) -> str:
     kind, context = detail["type"], detail.get("ctx") or {}
     given = detail.get("input")
     if kind == "extra_forbidden":
-        return f"unknown key; {_nearest(str(where[-1]), _keys(detail['loc'][:-1]))}"
+        return f"unknown key; {nearest(str(where[-1]), _keys(detail['loc'][:-1]))}"
     if kind == "missing":
         return "missing: this key is required"
     if kind in ("literal_error", "union_tag_invalid"):
@@ -191,11 +191,6 @@ def _plain(detail: ErrorDetails, where: tuple) -> str:
         words, bound = _BOUNDS[kind]
         return f"must be {words} {context[bound]}, is {given}"
     return f"{detail['msg'][0].lower()}{detail['msg'][1:]} (given: {given!r})"
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(valid)}"
 
 
 def _keys(location: tuple) -> list[str]:

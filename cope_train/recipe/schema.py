@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cope_train import records
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
+from cope_train.recipe.wrong import Wrong, unknown
 from cope_train.records import PlanKind, Role
 
 AdapterChoice = Literal["none", "planner", "executor", "both"]
@@ -17,23 +18,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Money = Annotated[Decimal, Field(ge=0, strict=False), BeforeValidator(lambda v: str(v) if isinstance(v, float) else v)]
 
 
-class UnknownNames(ValueError):
-    """Names in a recipe that point nowhere: (key below the place that is checked, name, valid names)."""
-
-    def __init__(self, wrong: list[tuple[str, str, list[str]]]) -> None:
-        super().__init__("; ".join(f"{where}: unknown name {name!r}" for where, name, _ in wrong))
-        self.wrong = wrong
-
-
 def _known_strategy(name: str) -> str:
     if name not in REFERENCES and not parse(name):
-        raise UnknownNames([("", name, [*STRATEGIES, *REFERENCES])])
+        raise Wrong([("", unknown(name, [*STRATEGIES, *REFERENCES]))])
     return name
 
 
 def _known_cascade(name: str) -> str:
     if name not in STRATEGIES:
-        raise UnknownNames([("", name, list(STRATEGIES))])
+        raise Wrong([("", unknown(name, list(STRATEGIES)))])
     return name
 
 
@@ -60,7 +53,7 @@ class Splits(Section):
 
     train: Data | None = None
     calibration: Data | None = None
-    test: Data | None = None
+    test: Data
 
 
 class Price(Section):
@@ -203,8 +196,8 @@ class Cascade(Section):
     def _gates_are_there(self) -> Self:
         gated = [stage.name for stage in STRATEGIES[self.strategy].stages if stage.gate]
         named = self.thresholds if isinstance(self.thresholds, dict) else {}
-        if wrong := [(f"thresholds.{name}", name, gated) for name in named if name not in gated]:
-            raise UnknownNames(wrong)
+        if wrong := [(f"thresholds.{name}", unknown(name, gated)) for name in named if name not in gated]:
+            raise Wrong(wrong)
         return self
 
 
@@ -247,17 +240,41 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
-    def _names_fit(self) -> Self:
-        """Names that point elsewhere in the recipe must be there; all that do not are reported at once."""
-        wrong = []
+    def _parts_fit_together(self) -> Self:
+        """What one section takes for granted of another; all that is not so is reported at once."""
+        wrong = [*self._models_are_there(), *self._strategies_fit()]
+        if self.plans and not self.data.train:
+            wrong.append(("data.train", "missing: plans are collected on it"))
+        if self.train:
+            base = self.models.get(self.train.base)
+            if base and not isinstance(base, LocalModel):
+                wrong.append(("train.base", f"{self.train.base} is {base.backend}; only a local model can be trained"))
+            if not (self.train.planner or self.train.executor):
+                wrong.append(("train", "trains nothing: give it a planner, an executor or both"))
+        if len(set(self.seeds)) < len(self.seeds):
+            wrong.append(("seeds", f"must differ from each other, are {self.seeds}"))
+        if wrong:
+            raise Wrong(wrong)
+        return self
+
+    def _models_are_there(self) -> list[tuple[str, str]]:
         used = {"train.base": self.train.base} if self.train else {}
         if self.plans:
             used |= {"plans.planner": self.plans.planner, "plans.keep.executor": self.plans.keep.executor}
-        for where, name in used.items():
-            if name not in self.models:
-                wrong.append((where, name, list(self.models)))
-        if len(set(self.seeds)) < len(self.seeds):
-            wrong.append(("seeds", str(self.seeds), ["each seed once"]))
-        if wrong:
-            raise UnknownNames(wrong)
-        return self
+        wrong = [(at, unknown(name, list(self.models))) for at, name in used.items() if name not in self.models]
+        for index, name in enumerate(self.evaluate.strategies):
+            lacking = sorted(parse(name)[0].models - set(self.models)) if name not in REFERENCES else []
+            if lacking:
+                wrong.append((f"evaluate.strategies.{index}", f"{name} needs a model called {' and '.join(lacking)}"))
+        return wrong
+
+    def _strategies_fit(self) -> list[tuple[str, str]]:
+        names = self.evaluate.strategies
+        if "random-escalation" not in names:
+            return []
+        at = f"evaluate.strategies.{names.index('random-escalation')}"
+        lacking = sorted({"small-single", "large"} - set(names))
+        wrong = [(at, f"random-escalation is made of small-single and large; {name} is missing") for name in lacking]
+        if self.evaluate.random_escalation is None and self.cascade.strategy not in names:
+            wrong.append((at, f"needs {self.cascade.strategy} for its share, or evaluate.random_escalation"))
+        return wrong

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cope_train.records import UserError
+
 
 @dataclass(frozen=True)
 class Shipped:
@@ -18,10 +20,15 @@ class Shipped:
 
 
 def shipped() -> list[Shipped]:
-    """The recipes in ./recipes, or else those of the checkout that this package runs from."""
+    """The recipes in ./recipes, or else those of the checkout that this package runs from.
+
+    Raises UserError when there are none: an installed package leaves them behind.
+    """
     places = (Path("recipes"), Path(__file__).parent.parent.parent / "recipes")
     folder = next((place for place in places if place.is_dir()), None)
-    return [_header(path) for path in sorted(folder.rglob("*.yaml"))] if folder else []
+    if folder is None:
+        raise UserError("no folder `recipes` here: go to a checkout of cope_train, or copy its recipes beside you")
+    return [_header(path) for path in sorted(folder.rglob("*.yaml"))]
 
 
 def _header(path: Path) -> Shipped:

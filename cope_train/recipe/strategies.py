@@ -47,6 +47,12 @@ class Strategy:
     stages: tuple[Stage, ...]
 
     @property
+    def models(self) -> set[str]:
+        """Names of the models that take part."""
+        planners = {stage.plan.planner for stage in self.stages if stage.plan}
+        return planners | {stage.executor for stage in self.stages}
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """Threshold of every gated stage."""
         return {stage.name: stage.threshold for stage in self.stages if stage.gate}

@@ -41,7 +41,7 @@ def read(text: str) -> Text:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        found.data = None if node is None else _build(loader, node, (), found)
+        found.data = None if node is None else _build(loader, node, (), found, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
@@ -61,12 +61,18 @@ def scalar(text: str) -> Any:
     return found.data
 
 
-def _build(loader: _Loader, node: yaml.Node, path: Path, found: Text) -> Any:
+def _build(loader: _Loader, node: yaml.Node, path: Path, found: Text, above: tuple[yaml.Node, ...]) -> Any:
     found.lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return _scalar(loader, node)
+    if any(node is parent for parent in above):
+        found.errors.append(
+            (found.lines[path], path, "an alias (*) stands inside what it names; write out what is meant")
+        )
+        return None
+    above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
-        return [_build(loader, child, (*path, i), found) for i, child in enumerate(node.value)]
+        return [_build(loader, child, (*path, i), found, above) for i, child in enumerate(node.value)]
     values: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key, line = str(_scalar(loader, key_node)), key_node.start_mark.line + 1
@@ -74,7 +80,7 @@ def _build(loader: _Loader, node: yaml.Node, path: Path, found: Text) -> Any:
             found.errors.append((line, (*path, key), f"key stands twice, first on line {found.lines[*path, key]}"))
             continue
         found.lines[*path, key] = line
-        values[key] = _build(loader, value_node, (*path, key), found)
+        values[key] = _build(loader, value_node, (*path, key), found, above)
     return values
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from cope_train.plans import planset
 from cope_train.plans.collect import Collector
 from cope_train.records import UserError
@@ -13,26 +16,38 @@ def collect(study: Study) -> None:
     recipe, section = study.recipe, study.recipe.plans
     if section is None:
         raise UserError(f"recipe {recipe.name} has no section `plans`, so there is nothing to collect")
+    inputs = asked(study)
+    if study.up_to_date("collect", inputs | {"failed": 0}, [study.run.plans / "README.md"]):
+        return
     problems = study.problems("train")
-    used = sorted({section.planner, section.keep.executor})
-    inputs = {
+    collector = Collector(study.models(), study.task, section, recipe.sampling, study.prompts.hashes)
+    plans = collector.collect(problems, recipe.seeds[0])
+    facts = {"recipe": recipe.name, "task": recipe.task, "problems asked": len(problems), "seed": recipe.seeds[0]}
+    planset.save(plans, study.run.plans, facts)
+    # What could not be had is asked for once more by the same command.
+    study.done("collect", inputs | {"failed": _failed(study, plans)})
+    for kind, row in planset.summary(plans).items():
+        rate = "none tried" if row["success_rate"] is None else f"executor succeeds {row['success_rate']:.0%}"
+        broken = ", ".join(f"{rule} {count}" for rule, count in row["lint"].items()) or "none"
+        study.reporter.say(f"collect: {row['plans']} {kind}s, {row['kept']} kept; {rate}; lint: {broken}")
+
+
+def asked(study: Study) -> dict[str, Any]:
+    """Everything that a plan set of this recipe depends on."""
+    recipe, section = study.recipe, study.recipe.plans
+    return {
         "task": recipe.task,
         "seed": recipe.seeds[0],
         "data.train": study.data_hashes["train"],
         "plans": section.model_dump(mode="json"),
         "sampling": {role: values.model_dump(mode="json") for role, values in recipe.sampling.items()},
         "prompts": study.prompts.hashes,
-        "models": study.model_inputs(used),
+        "models": study.model_inputs(sorted({section.planner, section.keep.executor})),
     }
-    if study.up_to_date("collect", inputs) and (study.run.plans / "README.md").exists():
-        study.reporter.say("collect: up to date")
-        return
-    collector = Collector(study.models(), study.task, section, recipe.sampling, study.prompts.hashes)
-    plans = collector.collect(problems, recipe.seeds[0])
-    facts = {"recipe": recipe.name, "task": recipe.task, "problems asked": len(problems), "seed": recipe.seeds[0]}
-    planset.save(plans, study.run.plans, facts)
-    study.run.done("collect", inputs)
-    for kind, row in planset.summary(plans).items():
-        rate = "none tried" if row["success_rate"] is None else f"executor succeeds {row['success_rate']:.0%}"
-        broken = ", ".join(f"{rule} {count}" for rule, count in row["lint"].items()) or "none"
-        study.reporter.say(f"collect: {row['plans']} {kind}s, {row['kept']} kept; {rate}; lint: {broken}")
+
+
+def _failed(study: Study, plans: Sequence[planset.Plan]) -> int:
+    """Plans that were not written and solutions that were not had or not graded."""
+    section = study.recipe.plans
+    wanted = len(study.problems("train")) * section.samples * len(section.kinds)
+    return wanted - len(plans) + sum(section.keep.samples - plan.samples for plan in plans if not plan.lint)

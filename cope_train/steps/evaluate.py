@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,10 @@ from cope_train.evaluation.cost import prices
 from cope_train.evaluation.replay import Fitted, fit
 from cope_train.models.identity import weights_fingerprint
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, Adapters, Strategy, parse
-from cope_train.records import Trace, UserError, to_json
+from cope_train.records import ServerError, Trace, UserError, to_json
 from cope_train.study import Study
 
+_MAX_FAILED = 0.2
 _NEEDS = {"none": (), "planner": ("planner",), "executor": ("executor",), "both": ("planner", "executor")}
 
 
@@ -58,9 +60,8 @@ def evaluate(study: Study) -> None:
     """Run every strategy on the test split, and fit thresholds on the calibration split where the recipe says so."""
     adapters = study.adapters()
     wanted = entries(study, adapters)
-    inputs = _inputs(study, adapters, wanted)
-    if study.up_to_date("evaluate", inputs):
-        study.reporter.say("evaluate: up to date")
+    inputs = asked(study, wanted) | _answering(study, adapters, wanted)
+    if study.up_to_date("evaluate", inputs | {"failed": 0}, _outputs(study, wanted)):
         return
     recipe = study.recipe
     engine = Engine(study.models(adapters), study.task, recipe.sampling, study.trained)
@@ -73,13 +74,15 @@ def evaluate(study: Study) -> None:
         if entry.name in fitted
     ]
     study.run.clear_traces("test")
+    failed = 0
     for number, entry in enumerate([*wanted, *stars], start=1):
         study.reporter.advance("strategies", number - 1, len(wanted) + len(stars))
         for seed in recipe.seeds:
             traces = engine.run(entry.strategy, problems, seed, entry.adapters, entry.name)
-            _save(study, "test", entry.name, seed, traces)
+            failed += _save(study, "test", entry.name, seed, traces)
         study.reporter.advance("strategies", number, len(wanted) + len(stars))
-    study.run.done("evaluate", inputs)
+    # What could not be had is asked for once more by the same command.
+    study.done("evaluate", inputs | {"failed": failed})
     study.reporter.say(f"evaluate: {len(wanted) + len(stars)} strategies on {len(problems)} problems")
 
 
@@ -112,14 +115,29 @@ def _calibrate(study: Study, engine: Engine, wanted: Sequence[Entry]) -> dict[st
     return fitted
 
 
-def _save(study: Study, split: str, name: str, seed: int, traces: Sequence[Trace]) -> None:
+def _save(study: Study, split: str, name: str, seed: int, traces: Sequence[Trace]) -> int:
+    """Write traces; how many of them lack a call that could not be had. Raises ServerError when those are too many."""
     study.run.write_lines(study.run.traces(split, name, seed), [to_json(trace) for trace in traces])
+    failures = [trace.failure for trace in traces if trace.failure]
+    if len(failures) > _MAX_FAILED * len(traces):
+        raise ServerError(
+            f"{name}: {len(failures)} of {len(traces)} problems could not be answered, the first because of "
+            f"{failures[0]}; what arrived is kept: the same command goes on from there"
+        )
+    return len(failures)
 
 
-def _inputs(study: Study, adapters: Mapping[str, Path], wanted: Sequence[Entry]) -> dict[str, Any]:
+def _outputs(study: Study, wanted: Sequence[Entry]) -> list[Path]:
+    names = [entry.name for entry in wanted]
+    if study.run.calibration.exists():
+        names += [star(name) for name in json.loads(study.run.calibration.read_text())]
+    traces = [study.run.traces("test", name, seed) for name in names for seed in study.recipe.seeds]
+    return [study.run.calibration, *traces]
+
+
+def asked(study: Study, wanted: Sequence[Entry]) -> dict[str, Any]:
+    """What the traces of this recipe depend on, less the models."""
     recipe = study.recipe
-    used = {stage.executor for entry in wanted for stage in entry.strategy.stages}
-    used |= {stage.plan.planner for entry in wanted for stage in entry.strategy.stages if stage.plan}
     return {
         "task": recipe.task,
         "seeds": list(recipe.seeds),
@@ -128,6 +146,11 @@ def _inputs(study: Study, adapters: Mapping[str, Path], wanted: Sequence[Entry])
         "strategies": {entry.name: repr(entry.strategy.stages) for entry in wanted},
         "sampling": {role: values.model_dump(mode="json") for role, values in recipe.sampling.items()},
         "prompts": study.prompts.hashes,
-        "models": study.model_inputs(sorted(used)),
+    }
+
+
+def _answering(study: Study, adapters: Mapping[str, Path], wanted: Sequence[Entry]) -> dict[str, Any]:
+    return {
+        "models": study.model_inputs(sorted({name for entry in wanted for name in entry.strategy.models})),
         "adapters": {role: weights_fingerprint(folder) for role, folder in adapters.items()},
     }

@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 from cope_train.models.adapters import MANIFEST, read_manifest
+from cope_train.models.identity import weights_fingerprint
 from cope_train.records import UserError
 from cope_train.study import Study
 
@@ -34,8 +35,9 @@ def export(study: Study) -> None:
 
 
 def _worth(study: Study, role: str) -> dict[str, Any]:
-    path = study.run.report("json")
-    if not path.exists():
+    path, done = study.run.report("json"), study.run.inputs("evaluate") or {}
+    evaluated = done.get("adapters", {}).get(role) == weights_fingerprint(study.run.adapter(role))
+    if not evaluated or not path.exists():
         return {}
     report = json.loads(path.read_text())
     base = study.recipe.cascade.strategy

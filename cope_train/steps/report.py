@@ -14,6 +14,7 @@ from cope_train.evaluation.report import write
 from cope_train.evaluation.summary import summarise
 from cope_train.recipe.strategies import Adapters
 from cope_train.records import Trace, UserError, from_json
+from cope_train.steps.evaluate import asked, entries
 from cope_train.study import Study
 
 _CHOICES = get_args(Adapters)
@@ -25,6 +26,10 @@ _LAB = (
 
 def report(study: Study) -> None:
     """Write the report of the traces of the test split, and say its headline."""
+    done = study.run.inputs("evaluate")
+    if done is None:
+        raise UserError(f"{study.run.path} holds no finished evaluation: cope-train evaluate comes first")
+    study.refuse_others("evaluate", asked(study, entries(study, list(done["adapters"]))), "the traces")
     traces = _traces(study)
     problems = study.problems("test")
     order = [problem.id for problem in problems]
@@ -49,6 +54,7 @@ def report(study: Study) -> None:
     }
     sweeps = {name: fit["sweep"] for name, fit in fitted.items() if fit["unit"].startswith("USD")}
     write(study.run.path, content, sweeps, _examples(traces, cascade, problems), _notes(study))
+    study.manifest("report")
     for line in headline(content, cascade):
         study.reporter.say(line)
     study.reporter.say(f"report: {study.run.report('html')}")
@@ -61,8 +67,6 @@ def _traces(study: Study) -> dict[str, list[Trace]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             trace = from_json(Trace, line)
             found.setdefault(trace.strategy, []).append(trace)
-    if not found:
-        raise UserError(f"{study.run.path} holds no traces: cope-train evaluate comes first")
     order = list(study.recipe.evaluate.strategies)
 
     def place(name: str) -> tuple:
@@ -82,11 +86,8 @@ def _references(study: Study, lines: Sequence[Line]) -> list[Line]:
     share = section.random_escalation
     if share is None and cascade is not None and cascade.no_large is not None:
         share = 1 - cascade.no_large
-    if share is None or not {"small-single", "large"} <= set(by_name):
-        raise UserError(
-            "random-escalation needs small-single and large among evaluate.strategies, and the cascade or "
-            "evaluate.random_escalation for its share"
-        )
+    if share is None:
+        raise UserError("random-escalation: no problem of the cascade could be answered, so it has no share to copy")
     return [random_escalation(by_name["small-single"], by_name["large"], share)]
 
 

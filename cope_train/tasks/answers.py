@@ -11,13 +11,22 @@ import re
 _MARKS = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator marks
 _BOX = re.compile(r"\\f?boxed\s*")
 _HASHES = re.compile(r"####\s*(.+)")
-_SAYS = re.compile(r"(?:\banswer\s*(?:is|:|=)|^\s*A\s*:)\s*:?\s*(.+)", re.IGNORECASE | re.MULTILINE)
+_IS = r"is(?![a-z])(?!\s+not\s+\$?-?\d)"
+_SAYS = re.compile(rf"(?:\banswer\s*(?:{_IS}|:|=)|^\s*A\s*:)\s*:?\s*(.+)", re.IGNORECASE | re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])-?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+)?|(?<![\w.])-?\.\d+")
+_FORMULA = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\*\*(.+?)\*\*")
+# Words up to a number or formula. Words that are mathematics themselves are part of the answer: negative 5.
+_PROSE = re.compile(
+    r"(?!.*?\b(?:a?(?:sin|cos|tan)|cot|sec|csc|log|ln|exp|pi|sqrt|root|minus|negative|plus|half|third|twice|than)\b)"
+    r"(?=.*?[A-Za-z]{2})[^\d$\\*+=/^_<>|(\[{-]*[\s:]\Z",
+    re.IGNORECASE,
+)
+_MINUS = "\u2212"  # typeset text has it for "-"
 
 
 def extract(text: str) -> str | None:
     """The final answer: what is boxed last, else what follows `####`, or "answer is", else the last number."""
-    text = _MARKS.sub("", text)
+    text = _MARKS.sub("", text).replace(_MINUS, "-")
     for found in (_boxed(text), _last(_HASHES, text), _spoken(text), _last_number(text)):
         if found:
             return found
@@ -61,13 +70,20 @@ def _spoken(text: str) -> str | None:
     said = _last(_SAYS, text)
     if said is None:
         return None
-    formula = re.match(r"\$([^$]+)\$|\\\((.+?)\\\)|\*\*(.+?)\*\*", said)
+    said = _without_prose(said)
+    formula = _FORMULA.match(said)
     if formula:
         return next(group for group in formula.groups() if group).strip()
     number = _NUMBER.match(said)
     if number and not re.match(r"\s*[-+*/^=(\\]", said[number.end() :]):
         return _plain(number.group())
     return said.rstrip(" .") or None
+
+
+def _without_prose(said: str) -> str:
+    """What was said from its first number or formula on, if only words stand before that."""
+    starts = [found.start() for found in (_NUMBER.search(said), _FORMULA.search(said)) if found]
+    return said[min(starts) :] if starts and _PROSE.match(said[: min(starts)]) else said
 
 
 def _last_number(text: str) -> str | None:
@@ -119,7 +135,7 @@ _TUPLE = re.compile(r"^[\(\[\\{]")
 
 def normal(answer: str) -> str:
     """An answer in one way of writing, for comparing as text and for handing on to a parser of mathematics."""
-    text = answer.strip().strip("$").strip()
+    text = answer.replace(_MINUS, "-").strip().strip("$").strip()
     # In a tuple, an interval or a set a comma separates; elsewhere one between groups of three digits does not.
     listed = bool(_TUPLE.match(text)) or bool(re.search(r",\s*\d{1,2}(?!\d)|,\s+\d", text))
     if not listed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +20,7 @@ _COLUMNS = {
 }
 _REQUIRED = ("question", "answer")
 _ENDINGS = (".jsonl", ".json", ".parquet")
+_WHOLE = re.compile(r"[-+]?\d{1,1000}")
 Row = tuple[str, Mapping[str, Any]]
 
 
@@ -51,6 +53,9 @@ def load(source: Source, task: str) -> list[Problem]:
     for number, (where, row) in enumerate(rows):
         if number >= source.offset and (end is None or number < end):
             problems.append(_problem(where, row, number, source))
+            if task == "word_problems" and not _WHOLE.fullmatch(problems[-1].answer):
+                answer = problems[-1].answer[:60]
+                raise UserError(f"{where}: the answer of a word problem is a whole number, not {answer!r}")
     if not problems:
         raise UserError(f"{source.source}: no problem in it{_window(source)}")
     return _unique(problems, source.source)
@@ -85,6 +90,8 @@ def _window(source: Source) -> str:
 
 def _local(source: Source) -> Iterator[Row]:
     path = Path(source.source).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it that ends in one of {', '.join(_ENDINGS)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix == ".jsonl":
@@ -108,8 +115,9 @@ def _numbered(path: Path, rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
 def _jsonl(path: Path) -> Iterator[Row]:
     # By hand, line by line: the line's number is what a user needs to find the broken one.
     good = 0
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            line = _decoded(raw, f"{path}:{number}")
             if not line.strip():
                 continue
             try:
@@ -124,9 +132,16 @@ def _jsonl(path: Path) -> Iterator[Row]:
             yield f"{path}:{number}", row
 
 
+def _decoded(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: no UTF-8 text ({error}); save the file as UTF-8") from error
+
+
 def _json(path: Path) -> list[Mapping[str, Any]]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(_decoded(path.read_bytes(), str(path)))
     except ValueError as error:
         raise UserError(f"{path}: no valid JSON ({error}); is the file cut off?") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

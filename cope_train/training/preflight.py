@@ -6,7 +6,6 @@ model learns from the prompt it will be asked with, and only the completion is l
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from cope_train.records import Message, UserError
 from cope_train.training.rows import Row
 
-log = logging.getLogger(__name__)
 Render = Callable[[Sequence[Message], bool], str]
 
 
@@ -28,12 +26,15 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What passed: rows to train on, rows dropped as too long, the share of tokens that are learned."""
+    """What passed: rows to train on, rows dropped as too long, the share of tokens that are learned.
+
+    `told` says the same in words, with one row and its mask.
+    """
 
     rows: tuple[Tokens, ...]
     dropped: int
     trained_share: float
-    longest: int
+    told: tuple[str, ...] = ()
 
 
 def tokenise(row: Row, tokenizer: Any, render: Render) -> Tokens:
@@ -63,7 +64,7 @@ def preflight(
     max_length: int,
     max_dropped: float,
 ) -> Preflight:
-    """Encode and check all rows; logs one of them with its mask. Raises UserError saying what is wrong.
+    """Encode and check all rows. Raises UserError saying what is wrong.
 
     `ends` are the tokens that end a turn; rows over `max_length` tokens are dropped (never cut), and more than
     the share `max_dropped` of them is an error.
@@ -73,8 +74,6 @@ def preflight(
     encoded = [tokenise(row, tokenizer, render) for row in rows]
     kept = [row for row in encoded if len(row.ids) <= max_length]
     dropped = len(encoded) - len(kept)
-    if dropped:
-        log.warning("%d of %d rows have more than %d tokens and are dropped", dropped, len(encoded), max_length)
     if not kept or dropped / len(encoded) > max_dropped:
         raise UserError(
             f"{dropped} of {len(encoded)} rows have more than max_length = {max_length} tokens (the longest has "
@@ -90,14 +89,12 @@ def preflight(
     share = sum(len(row.ids) - row.prompt for row in kept) / sum(len(row.ids) for row in kept)
     if not 0 < share < 1:
         raise UserError(f"{share:.0%} of the tokens would be trained: prompts or completions are empty")
-    first = kept[0]
-    log.info("a row as trained, learned part in brackets: %s", _shown(first, tokenizer))
-    log.info("%d rows, longest %d tokens, %.1f %% of tokens learned", len(kept), max(map(_length, kept)), 100 * share)
-    return Preflight(tuple(kept), dropped, share, max(map(_length, kept)))
-
-
-def _length(row: Tokens) -> int:
-    return len(row.ids)
+    told = (
+        f"{len(kept)} rows, the longest of {max(len(row.ids) for row in kept)} tokens; {share:.1%} of the tokens are "
+        f"learned; {dropped} rows of more than {max_length} tokens are dropped",
+        f"a row as trained, the learned part in brackets: {_shown(kept[0], tokenizer)}",
+    )
+    return Preflight(tuple(kept), dropped, share, told)
 
 
 def _shown(row: Tokens, tokenizer: Any) -> str:

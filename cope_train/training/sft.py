@@ -51,7 +51,13 @@ def train(job: Job, adapter: Path) -> dict[str, float]:
     metrics = MetricsFile(job.metrics, job.progress, f"training {job.role}")
     trainer = SFTTrainer(
         model=job.model,
-        args=sft_config(job.section, job.checkpoints, wandb=job.tracking.wandb != "disabled", run_name=job.run_id),
+        args=sft_config(
+            job.section,
+            job.checkpoints,
+            cpu=job.model.device.type == "cpu",
+            wandb=job.tracking.wandb != "disabled",
+            run_name=job.run_id,
+        ),
         train_dataset=rows,
         processing_class=job.tokenizer,
         peft_config=lora_config(job.section),

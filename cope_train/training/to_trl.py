@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig
 from trl import SFTConfig
 
@@ -24,7 +23,7 @@ def lora_config(section: Train) -> LoraConfig:
     )
 
 
-def sft_config(section: Train, checkpoints: Path, wandb: bool = False, **changes: Any) -> SFTConfig:
+def sft_config(section: Train, checkpoints: Path, cpu: bool = True, wandb: bool = False, **changes: Any) -> SFTConfig:
     """TRL's configuration for SFT. Rows come tokenised and are never cut, packed or padded to a fixed length."""
     return SFTConfig(
         output_dir=str(checkpoints),
@@ -48,8 +47,8 @@ def sft_config(section: Train, checkpoints: Path, wandb: bool = False, **changes
         completion_only_loss=True,
         logging_steps=1,  # an average over more steps would differ after a resume
         disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
         report_to=["wandb"] if wandb else [],
         **changes,
     )

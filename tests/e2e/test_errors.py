@@ -190,3 +190,32 @@ def test_schema_and_recipes(cope: Callable) -> None:
     listed = cope("recipes").out
     assert "recipes/word_problems/tiny.yaml" in listed
     assert listed.count("shows:") == listed.count("needs:") == 3
+
+
+def test_a_server_that_is_down_is_no_wrong_answer_and_no_finished_run(
+    cope: Callable, recipe: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    down = "{backend: api, model: m, base_url: 'http://127.0.0.1:9/v1', retries: 0}"
+    typed = cope("evaluate", recipe(), "--out", "run", f"models.large={down}")
+    assert typed.code == 4, typed.out
+    assert "large: 4 of 4 problems could not be answered" in typed.err
+    assert "the same command goes on from there" in typed.err
+    assert not (tmp_path / "run/report.json").exists()
+
+
+def test_the_few_answers_that_could_not_be_had_are_asked_for_again(
+    cope: Callable, recipe: Callable, tmp_path: Path
+) -> None:
+    path = recipe(test=_rows("What is two and {}?", 10))
+    rows = (tmp_path / "test.jsonl").read_text().splitlines(keepends=True)
+    said = tmp_path / "said.jsonl"
+    said.write_text("".join(rows[:9]))
+    words = ("evaluate", path, "--out", "run", f"models.small.path={said}", f"models.large.path={said}")
+    assert cope(*words).code == 0
+    assert json.loads((tmp_path / "run/report.json").read_text())["strategies"]["large"]["failures"] == 1
+    said.write_text("".join(rows))
+    typed = cope(*words)
+    assert "evaluate: done anew, because failed: 2 -> 0" in typed.out
+    assert json.loads((tmp_path / "run/report.json").read_text())["strategies"]["large"]["failures"] == 0
+    assert "evaluate: up to date" in cope(*words).out

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.cascade.engine import Engine
 from cope_train.models.local import LocalBackend
 from cope_train.models.store import Store
 from tests.e2e.conftest import SMALL, TINY, inside, type_command
@@ -90,6 +91,51 @@ def test_deleted_traces_are_made_again_from_the_store(copy: Path, monkeypatch: p
         typed = type_command(*RUN)
     assert typed.code == 0, typed.err
     assert json.loads((run / "report.json").read_text()) == before
+
+
+def test_an_evaluation_that_was_cut_off_never_passes_for_the_one_before_it(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copy / "runs/quickstart"
+    before = json.loads((run / "report.json").read_text())
+    done = []
+
+    def break_off(self, strategy, *args, **kwargs):
+        if done:
+            raise KeyboardInterrupt
+        done.append(strategy)
+        return engine_run(self, strategy, *args, **kwargs)
+
+    engine_run = Engine.run
+    with inside(copy):
+        with monkeypatch.context() as broken:
+            broken.setattr(Engine, "run", break_off)
+            other = ("evaluate.strategies=[small-majority, large]", "cascade.calibrate=false")
+            assert type_command(*RUN, *other).code == 130
+        typed = type_command(*RUN)
+    assert typed.code == 0, typed.err
+    assert "evaluate: up to date" not in typed.out
+    assert json.loads((run / "report.json").read_text()) == before
+
+
+def test_a_report_of_another_recipe_is_refused(copy: Path) -> None:
+    before = (copy / "runs/quickstart/report.json").read_text()
+    with inside(copy):
+        words = ("report", TINY, "--out", "runs/quickstart", *SMALL)
+        assert type_command(*words, "evaluate.margin=0.05").code == 0
+        for change in ("data.test.limit=3", "seeds=[7]", "cascade.thresholds={stage1: 0.9}"):
+            typed = type_command(*words, change)
+            assert typed.code == 2, change
+            assert "the traces in runs/quickstart belong to another recipe" in typed.err
+        assert type_command(*words).code == 0
+    assert (copy / "runs/quickstart/report.json").read_text() == before
+
+
+def test_plans_of_another_recipe_are_not_trained_on(copy: Path) -> None:
+    with inside(copy):
+        typed = type_command("train", TINY, "--out", "runs/quickstart", *SMALL, "data.train.limit=5")
+    assert typed.code == 2
+    assert "the plans in runs/quickstart belong to another recipe" in typed.err
 
 
 def test_show_tells_a_problems_whole_story(finished: Path) -> None:

@@ -185,6 +185,8 @@ def test_a_ratio_is_near_the_delta_method() -> None:
 
 def test_a_ratio_is_of_sums_over_problems_that_both_have() -> None:
     assert stats.ratio(column(1, 5, NAN), column(4, NAN, 3), 100) == stats.Estimate(0.25, (0.25, 0.25))
+    pair = np.array([[1, NAN]]), np.array([[1.0, 3]])  # one seed that both have
+    assert stats.ratio(*pair, 100).value == stats.ratio(*pair[::-1], 100).value == 1.0
     assert stats.ratio(column(0, 0), column(2, 4), 100) == stats.Estimate(0.0, (0.0, 0.0))
     assert stats.ratio(column(1, 2), column(0, 0), 100) == stats.Estimate(None, None)
 

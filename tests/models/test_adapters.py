@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from cope_train.models.adapters import MANIFEST, read_manifest
+from cope_train.models.adapters import MANIFEST, check_base, read_manifest
 from cope_train.models.identity import weights_fingerprint
 from cope_train.models.local import LocalBackend
 from cope_train.recipe.schema import LocalModel
@@ -82,6 +82,30 @@ def test_a_folder_that_is_no_adapter_of_ours_is_refused(tiny_model: Path, tmp_pa
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="base it was trained on is unknown"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ('{"base": {"name"', "cope_train.json: no valid JSON"),
+        ("{}", "cope_train.json: no base.fingerprint"),
+        ('{"base": {"name": "x"}}', "cope_train.json: no base.fingerprint"),
+        ('{"base": "x"}', "cope_train.json: no base.fingerprint"),
+        ("[]", "cope_train.json: no base.fingerprint"),
+    ],
+)
+def test_a_broken_manifest_is_refused(tmp_path: Path, manifest: str, message: str) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / MANIFEST).write_text(manifest)
+    with pytest.raises(UserError, match=message):
+        check_base(tmp_path, "0", "base")
+
+
+def test_a_manifest_need_not_name_its_base(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / MANIFEST).write_text('{"base": {"fingerprint": "1"}}')
+    with pytest.raises(UserError, match="was trained on another base"):
+        check_base(tmp_path, "0", "base")
 
 
 def test_a_copy_of_a_base_elsewhere_is_the_same_base(tiny_model: Path, tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from cope_train.models.api import ApiBackend
-from cope_train.recipe.schema import ApiModel
+from cope_train.models.store import Store
+from cope_train.models.stored import StoredModel
+from cope_train.recipe.schema import ApiModel, Price
 from cope_train.records import Failure, Message, NotRunnableHere, Request, Sampling, ServerError
 from tests.models.server import Server, completion
 
@@ -34,8 +39,10 @@ def request(problem: str = "p0", samples: int = 3, sampling: Sampling = HOT) -> 
 
 
 def ask(backend: ApiBackend, *requests: Request) -> list:
-    found = dict(backend.generate(requests))
-    return [found[i] for i in range(len(requests))]
+    found = [()] * len(requests)
+    for position, outcomes in backend.generate(requests):
+        found[position] += outcomes
+    return found
 
 
 def test_one_call_brings_all_samples_and_sends_the_whole_sampling_set(serve: Callable) -> None:
@@ -68,6 +75,19 @@ def test_a_server_that_ignores_n_is_asked_for_the_rest(serve: Callable) -> None:
     assert len({body["seed"] for body in server.bodies}) == 3  # or a server that honours seeds repeats itself
 
 
+def test_every_call_is_a_row_of_the_ledger_and_bills_its_prompt(serve: Callable, tmp_path: Path) -> None:
+    backend, server = serve(lambda body, n: completion([f"s{n}"], usage=(100, 5)))
+    store, shown = Store(tmp_path / "s"), []
+    model = StoredModel(backend, store, Price(input=1, output=2), False, lambda *progress: shown.append(progress[1:]))
+    (outcomes,) = model.complete([request(samples=4)])
+    assert [outcome.text for outcome in outcomes] == ["s1", "s2", "s3", "s4"]
+    assert len(server.bodies) == 4
+    assert [(call.samples, call.prompt_tokens, call.completion_tokens) for call in store.calls()] == [(1, 100, 5)] * 4
+    assert (store.spend().usd, store.spend().balanced) == (Decimal(4 * 110) / 1_000_000, True)
+    assert shown[0] == (0, 1)
+    assert shown[-1] == (1, 1)
+
+
 def test_cut_and_empty_replies_are_completions(serve: Callable) -> None:
     backend, _ = serve(lambda body, n: completion([""], finish="length"))
     ((outcome,),) = ask(backend, request(samples=1))
@@ -79,6 +99,16 @@ def test_log_probabilities_are_summed_where_the_server_gives_them(serve: Callabl
     ((outcome,),) = ask(backend, request(samples=1))
     assert (outcome.logprob, outcome.completion_tokens) == (-1.5, 2)
     assert server.bodies[0]["logprobs"] is True
+
+
+@pytest.mark.parametrize(("total", "shares"), [(500, (125, 375)), (8, (2, 6)), (None, (2, 6))])
+def test_usage_is_the_total_and_log_probabilities_split_it(serve: Callable, total: int | None, shares: tuple) -> None:
+    reply = completion(["a", "b"], usage=total and (7, total), logprobs=[-0.5] * 2)
+    reply["choices"][1]["logprobs"]["content"] *= 3
+    backend, _ = serve(lambda body, n: reply, logprobs=True)
+    (outcomes,) = ask(backend, request(samples=2))
+    assert tuple(outcome.completion_tokens for outcome in outcomes) == shares
+    assert [outcome.logprob for outcome in outcomes] == [-1.0, -3.0]
 
 
 def test_a_bad_request_is_its_own_failure_with_the_servers_words(serve: Callable) -> None:
@@ -116,6 +146,25 @@ def test_a_refused_key_stops_at_once_and_is_not_shown(serve: Callable) -> None:
         ask(backend, *[request(f"p{i}", 1) for i in range(20)])
     assert error.value.exit_code == 4
     assert len(server.bodies) < 20
+
+
+def test_what_other_calls_bring_beside_a_refusal_is_kept(serve: Callable, tmp_path: Path, monkeypatch) -> None:
+    others, refused = threading.Barrier(3), threading.Event()
+
+    def reply(body, n):
+        others.wait(10)  # all three are in flight
+        if body["messages"][0]["content"] == "p1":
+            return 401, {"error": {"message": "bad key"}}
+        refused.wait(10)
+        return completion(["paid"], usage=(7, 4))
+
+    # The others are answered only once the client has read the refusal.
+    monkeypatch.setattr("cope_train.models.api.ServerError", lambda words: refused.set() or ServerError(words))
+    backend, _ = serve(reply, concurrency=3)
+    store = Store(tmp_path / "s")
+    with pytest.raises(ServerError, match="bad key"):
+        StoredModel(backend, store, None, False).complete([request(f"p{i}", 1) for i in range(3)])
+    assert sorted(call.problem_id for call in store.calls()) == ["p0", "p2"]
 
 
 def test_no_more_calls_at_a_time_than_the_recipe_allows(serve: Callable) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from cope_train.models.local import LocalBackend
 from cope_train.recipe.schema import LocalModel
-from cope_train.records import Completion, Message, Request, Sampling, UserError
+from cope_train.records import Completion, Message, NotRunnableHere, Request, Sampling, UserError
 from tests.conftest import NO_SYSTEM, make_model
 
 SAMPLED = Sampling(temperature=0.9, max_tokens=12)
@@ -129,6 +129,20 @@ def test_stop_strings_end_the_text(tiny_model: Path) -> None:
     assert cut.text == plain.text[: plain.text.index(stop)]
 
 
+def test_a_stopped_row_counts_the_same_alone_and_beside_a_longer_one(tiny_model: Path) -> None:
+    asked = requests(6, 1, Sampling(max_tokens=30))
+    plain = answers(backend(tiny_model), asked)
+    stop = plain["p0", 0].text[3:5]
+    asked = [replace(request, sampling=Sampling(max_tokens=30, stop=(stop,))) for request in asked]
+    whole = answers(backend(tiny_model), asked)
+    assert {completion.finish for completion in whole.values()} == {"stop", "length"}
+    alone = {key: value for request in asked for key, value in answers(backend(tiny_model), [request]).items()}
+    for key, completion in alone.items():
+        assert whole[key].completion_tokens == completion.completion_tokens
+        assert whole[key].logprob == pytest.approx(completion.logprob, abs=1e-3)
+    assert whole["p0", 0].completion_tokens < 30
+
+
 def test_system_text_is_folded_where_the_template_refuses_it(tmp_path: Path) -> None:
     model = backend(make_model(tmp_path, template=NO_SYSTEM))
     request = requests(1, 1)[0]
@@ -154,6 +168,23 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tiny_model: Path, monkeypat
 
     monkeypatch.setattr(LocalBackend, "_decode", short_of_memory)
     assert texts(answers(model, asked)) == expected
+
+
+def test_one_request_that_memory_does_not_hold_is_split(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = backend(tiny_model), requests(2, 7)
+    expected = texts(answers(backend(tiny_model), asked))
+    decode, most = LocalBackend._decode, 2
+
+    def short_of_memory(self, batch):
+        if sum(len(request.indices) for request in batch) > most:
+            raise torch.OutOfMemoryError("too many rows")
+        return decode(self, batch)
+
+    monkeypatch.setattr(LocalBackend, "_decode", short_of_memory)
+    assert texts(answers(model, asked)) == expected
+    most = 0
+    with pytest.raises(NotRunnableHere, match="one sample"):
+        answers(model, asked)
 
 
 def test_margin_is_taken_at_the_answer(tiny_model: Path) -> None:

@@ -21,12 +21,14 @@ def ask(model: RecordedBackend, asked: Request):
     return next(model.generate([asked]))[1]
 
 
-def test_found_by_question_inside_the_prompt_with_dotted_columns(write_jsonl) -> None:
-    rows = [{"q": "How many?", "sys": {"out": "four"}}, {"q": "How many? Really", "sys": {"out": "five"}}]
+def test_found_by_question_at_the_start_of_the_prompt_with_dotted_columns(write_jsonl) -> None:
+    rows = [{"q": "How many?", "sys": {"out": "four"}}, {"q": "How many?\nReally", "sys": {"out": "five"}}]
     model = backend(write_jsonl("r.jsonl", rows), question="q", completion="sys.out")
     assert ask(model, request("How many?"))[0].text == "four"
-    assert ask(model, request("Problem: How many? Really\nSolve it."))[0].text == "five"  # the longest that fits
-    assert isinstance(ask(model, request("Something else"))[0], Failure)
+    assert ask(model, request("How many?\n\nGoal: count"))[0].text == "four"
+    assert ask(model, request("How many?\nReally\nGoal: count"))[0].text == "five"  # the longest that fits
+    for other in ("Something else", "How many? And of those?", "So:\nHow many?"):
+        assert isinstance(ask(model, request(other))[0], Failure)
 
 
 def test_found_by_id_role_and_index(write_jsonl) -> None:
@@ -42,6 +44,24 @@ def test_found_by_id_role_and_index(write_jsonl) -> None:
     assert "holds no solution 2 for problem a" in missing.message
 
 
+def test_rows_without_an_index_are_numbered_in_their_order(write_jsonl) -> None:
+    rows = [{"question": "Q", "completion": "a"}, {"question": "Q", "completion": "b"}]
+    rows += [{"question": "Q", "completion": "x", "index": 1}, {"question": "Q", "completion": "g", "role": "goal"}]
+    rows += [{"id": "p1", "completion": "c"}, {"id": "p1", "completion": "d"}]
+    model = backend(write_jsonl("r.jsonl", rows))
+    assert [o.text for o in ask(model, request("Q", indices=(0, 1, 2)))] == ["a", "x", "b"]
+    assert [o.text for o in ask(model, request("?", "p1", (0, 1)))] == ["c", "d"]
+
+
+def test_a_sample_that_is_said_twice_is_refused(write_jsonl) -> None:
+    rows = [{"id": "a", "index": 1, "completion": text} for text in "xy"]
+    with pytest.raises(UserError, match="r.jsonl:2: solution 1 of 'a' stands on line 1 already"):
+        backend(write_jsonl("r.jsonl", rows))
+    rows = [{"id": name, "question": "Q", "index": 0, "completion": name} for name in "ab"]
+    model = backend(write_jsonl("r.jsonl", rows))  # two problems that ask the same
+    assert [ask(model, request("Q", name))[0].text for name in "ab"] == ["a", "b"]
+
+
 def test_other_content_is_another_identity(write_jsonl) -> None:
     one = backend(write_jsonl("a.jsonl", [{"id": "a", "completion": "x"}]))
     two = backend(write_jsonl("b.jsonl", [{"id": "a", "completion": "y"}]))
@@ -55,6 +75,9 @@ def test_other_content_is_another_identity(write_jsonl) -> None:
         ('{"id": "a"}\n', r"r.jsonl:1: no text in column 'completion'; columns: id"),
         ('{"completion": "x"}\n', r"r.jsonl:1: neither 'id' nor 'question'"),
         ("[1]\n", r"r.jsonl:1: a row must be an object"),
+        ('{"id": "a", "completion": "x", "role": ["goal"]}\n', r"r.jsonl:1: a role is one of goal, .*not \['goal'\]"),
+        ('{"id": "a", "completion": "x", "index": [1]}\n', r"r.jsonl:1: an index is a whole number from 0, not \[1\]"),
+        ('{"id": "a", "completion": "x", "index": -1}\n', r"r.jsonl:1: an index is a whole number from 0, not -1"),
     ],
 )
 def test_broken_files_are_refused_with_their_line(tmp_path, content: str, message: str) -> None:

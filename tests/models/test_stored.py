@@ -72,6 +72,10 @@ def test_what_arrived_beside_a_failure_is_kept(store: Store) -> None:
     model.complete([request()])
     assert [outcome.text for outcome in model.complete([request()])[0]] == ["s0", "s1"]
     assert backend.asked[1].indices == (1,)
+    assert [call.error for call in store.calls()] == ["cut", None]
+    assert (store.spend().failed, store.spend().balanced) == (1, True)
+    store._db.execute("UPDATE calls SET completion_tokens = 7 WHERE error = 'cut'")
+    assert not store.spend().balanced
 
 
 def test_a_cut_or_empty_completion_is_served_not_asked_again(store: Store) -> None:
@@ -89,13 +93,14 @@ def test_prompts_are_billed_once_for_all_samples(store: Store) -> None:
     assert call.usd == (10 * Decimal("0.15") + 40 * Decimal("0.60")) / 1_000_000
 
 
-def test_the_book_balances_and_notices_when_it_does_not(store: Store) -> None:
+@pytest.mark.parametrize("column", ["prompt_tokens", "completion_tokens"])
+def test_the_book_balances_and_notices_when_it_does_not(store: Store, column: str) -> None:
     model, _ = stored(store)
     model.complete([request(f"p{i}") for i in range(50)])
     spend = store.spend()
     assert (spend.calls, spend.balanced, spend.unpriced) == (50, True, 0)
     assert spend.usd == 50 * (10 * Decimal("0.15") + 10 * Decimal("0.60")) / 1_000_000
-    store._db.execute("UPDATE calls SET completion_tokens = 7 WHERE id = 3")
+    store._db.execute(f"UPDATE calls SET {column} = 7 WHERE id = 3")
     assert not store.spend().balanced
 
 
@@ -104,6 +109,13 @@ def test_a_call_whose_completions_are_gone_unbalances_the_book(store: Store) -> 
     model.complete([request()])
     store._db.execute("DELETE FROM completions")
     assert not store.spend().balanced
+
+
+def test_tokens_that_are_not_told_balance(store: Store) -> None:
+    model, _ = stored(store, lambda r, i: Completion("x", "stop", None, None if i else 5))
+    model.complete([request()])
+    assert [(call.prompt_tokens, call.completion_tokens) for call in store.calls()] == [(None, None)]
+    assert store.spend().balanced
 
 
 @pytest.mark.parametrize(("free", "usd"), [(True, Decimal(0)), (False, None)])

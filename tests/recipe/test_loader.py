@@ -129,15 +129,32 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
 def test_overrides_reach_every_depth() -> None:
     words = ["train.planner.learning_rate=1e-4", "seeds=[0, 1]", "data.test.limit=7", "cascade.thresholds.stage1=0.5"]
     recipe = load(
-        TINY, [*words, "evaluate.strategies.0=large", "tracking.wandb=offline", "models.large.price.input=0.2"]
+        TINY, [*words, "evaluate.strategies.3=cope@both", "tracking.wandb=offline", "models.large.price.input=0.2"]
     )
     assert recipe.train.planner.learning_rate == 1e-4
     assert recipe.seeds == [0, 1]
     assert recipe.data.test.limit == 7
     assert recipe.cascade.thresholds == {"stage1": 0.5}
-    assert recipe.evaluate.strategies[0] == "large"
+    assert recipe.evaluate.strategies[3] == "cope@both"
     assert recipe.tracking.wandb == "offline"
     assert recipe.models["large"].price.input == Decimal("0.2")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=null", "data.train: missing: plans are collected on it"),
+        ("train={base: large}", "train: trains nothing"),
+        ("models.small={backend: recorded, path: x}", "train.base: small is recorded; only a local model can be"),
+        ("models={small: {backend: local, path: lab/small}}", "large needs a model called large"),
+        ("evaluate.strategies=[large, random-escalation]", "small-single is missing"),
+        ("evaluate.strategies=[large, random-escalation]", "needs cope for its share"),
+        ("seeds=[0, 0]", "seeds: must differ from each other, are [0, 0]"),
+        ("data.test=null", "data.test: must be a section with keys"),
+    ],
+)
+def test_parts_that_do_not_fit_together(override: str, message: str) -> None:
+    assert any(message in line for line in errors(TINY, override)), errors(TINY, override)
 
 
 @pytest.mark.parametrize("override", ["word", "=3", "name.first=x", "seeds.9=1", "seeds=[", "seeds.x=1"])

@@ -35,6 +35,19 @@ DATA = Path(__file__).parent.parent.parent.parent / "shared" / "data"
         ("about -2.5 degrees", "-2.5"),
         ("half, 1/2", "1/2"),
         ("a value of .5", ".5"),
+        ("So x = \u22125", "-5"),
+        ("\\boxed{\u22125}", "-5"),
+        ("The answer isn't 5 but 6", "6"),
+        ("The answer is not 5 but 6.", "6"),
+        ("the answer is approximately 3.5 km", "3.5"),
+        ("The answer is a total of -2, as shown.", "-2"),
+        ("The answer is about $1,500 a year.", "1500"),
+        (r"The answer is equal to $\frac{1}{2}$ of it.", r"\frac{1}{2}"),
+        ("The answer is equal to 3 + 4i.", "3 + 4i"),
+        ("The answer is sin 30", "sin 30"),
+        ("The answer is negative 5.", "negative 5"),
+        ("The answer is x = 5", "x = 5"),
+        ("The answer is the point (3, 4).", "the point (3, 4)"),
         ("v2 of the file", None),
         ("no number at all", None),
         ("", None),
@@ -50,6 +63,10 @@ def test_extract(text: str, answer: str | None) -> None:
 )
 def test_broken_text_never_raises(text: str) -> None:
     assert extract(text) is None or isinstance(extract(text), str)
+
+
+def test_a_typeset_minus_is_a_minus() -> None:
+    assert normal("\u22123") == "-3"
 
 
 def test_normal_is_stable() -> None:

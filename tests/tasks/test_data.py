@@ -73,6 +73,29 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
         load(source(tmp_path / name), "math")
 
 
+def test_text_that_is_not_utf8_is_named_by_line(tmp_path: Path) -> None:
+    row = '{"question": "Où?", "answer": "1"}\n'
+    (tmp_path / "a.jsonl").write_bytes(row.encode() + row.encode("latin-1"))
+    with pytest.raises(UserError, match="a.jsonl:2: no UTF-8 text .* save the file as UTF-8"):
+        load(source(tmp_path / "a.jsonl"), "math")
+    (tmp_path / "a.json").write_bytes(f"[{row}]".encode("latin-1"))
+    with pytest.raises(UserError, match="a.json: no UTF-8 text"):
+        load(source(tmp_path / "a.json"), "math")
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder; name a file in it that ends in one of .jsonl"):
+        load(source(tmp_path), "math")
+
+
+@pytest.mark.parametrize("answer", ["1.5", "twelve", "1/2"])
+def test_word_problems_have_whole_numbers_as_answers(write_jsonl, answer: str) -> None:
+    rows = [{"question": "How many?", "answer": gold} for gold in ("-3", answer)]
+    with pytest.raises(UserError, match=f"a.jsonl:2: the answer of a word problem is a whole number, not '{answer}'"):
+        load(source(write_jsonl("a.jsonl", rows)), "word_problems")
+    assert len(load(source(write_jsonl("a.jsonl", rows)), "math")) == 2
+
+
 def test_nothing_left_after_an_offset(write_jsonl) -> None:
     with pytest.raises(UserError, match="no problem in it after skipping 9"):
         load(source(write_jsonl("a.jsonl", ROWS), offset=9), "math")

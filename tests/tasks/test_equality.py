@@ -49,6 +49,12 @@ def test_a_worker_that_was_killed_is_replaced(equality: Equality) -> None:
     assert equality.same(r"\sqrt{72}", r"6\sqrt{2}") == "equal"
 
 
+@pytest.mark.parametrize("nothing", ["1/0", "0/0", r"\frac{1}{0}", r"\frac{0}{0} + 1"])
+def test_a_division_by_zero_is_no_number(equality: Equality, nothing: str) -> None:
+    for finite in ("2", r"\frac{1}{2}", r"\sqrt{2}", "(1, 2)"):
+        assert equality.same(nothing, finite) == equality.same(finite, nothing) == "different"
+
+
 def test_numbers_and_text_need_no_worker() -> None:
     cheap = Equality()
     assert cheap.same("1,000", "1000.0") == "equal"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -39,10 +38,9 @@ def test_the_prompt_is_what_inference_sends_and_only_the_completion_is_learned(t
     assert tokenizer.decode(tokens.ids[tokens.prompt :]) == "a plan<|im_end|>"  # and not the newline behind it
 
 
-def test_a_row_is_shown_with_its_mask(tokenizer, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "cope_train"):
-        passed = check(tokenizer, [row()])
-    assert "⟦a plan<|im_end|>⟧" in caplog.text
+def test_a_row_is_shown_with_its_mask(tokenizer) -> None:
+    passed = check(tokenizer, [row()])
+    assert "⟦a plan<|im_end|>⟧" in passed.told[1]
     assert 0 < passed.trained_share < 1
 
 
@@ -61,11 +59,11 @@ def test_a_template_that_renders_finished_chats_differently_is_refused(tokenizer
         check(tokenizer, [row()])
 
 
-def test_long_rows_are_dropped_not_cut_and_too_many_are_refused(tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_rows_are_dropped_not_cut_and_too_many_are_refused(tokenizer) -> None:
     rows = [row(f"plan {i}") for i in range(19)] + [row("x" * 300)]
     passed = check(tokenizer, rows)
     assert (len(passed.rows), passed.dropped) == (19, 1)
-    assert "1 of 20 rows" in caplog.text
+    assert "1 rows of more than 200 tokens are dropped" in passed.told[0]
     with pytest.raises(UserError, match="raise max_length or max_dropped"):
         check(tokenizer, rows, max_dropped=0.01)
 

@@ -1,0 +1,25 @@
+"""The run's log file: where there can be none, its user is told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from cope_train.console import log_to
+from cope_train.records import UserError
+
+
+def test_what_is_logged_stands_in_the_run_folder(tmp_path: Path) -> None:
+    with log_to(tmp_path / "new" / "run", verbose=False):
+        logging.getLogger("cope_train.some").info("hello")
+    assert "hello" in (tmp_path / "new" / "run" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("name", "reason"), [("file", "it is a file"), ("file/run", "Not a directory")])
+def test_a_file_cannot_be_the_run_folder(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_text("")
+    message = f"cannot be the run folder: {reason}; name another folder with --out"
+    with pytest.raises(UserError, match=message), log_to(tmp_path / name, verbose=False):
+        pass
