@@ -31,6 +31,10 @@ RECIPE = Path("recipes/word_problems/tiny.yaml")
 PLANS = ("small-goal", "small-guideline")
 STRATEGIES = ["small-single", "large", "cope", *PLANS, *(f"{name}@planner" for name in PLANS)]
 CASCADES = ("cope", "cope@planner", "cope*", "cope*@planner")
+PAIRS = (
+    *(("cope@planner", "cope"), ("cope*@planner", "cope*"), ("cope*@planner", "cope")),
+    *((name, "large") for name in CASCADES),
+)
 
 
 def recipe(seed: int, problems: int, calibration: int) -> Recipe:
@@ -79,7 +83,7 @@ def pooled(runs: Sequence[dict[str, Line]], name: str) -> Line:
 def table(runs: Sequence[dict[str, Line]], study: Recipe, fits: Sequence[dict]) -> Iterator[str]:
     """The study's figures as Markdown."""
     section = study.evaluate
-    yield "| small model, one greedy solution | accuracy % | difference to before, points | McNemar p |"
+    yield "| small model, one greedy solution | accuracy % | difference to before, points | p |"
     yield "|---|---|---|---|"
     yield f"| with no plan | {_accuracy(pooled(runs, 'small-single'), section.resamples)} | | |"
     for name in PLANS:
@@ -90,42 +94,39 @@ def table(runs: Sequence[dict[str, Line]], study: Recipe, fits: Sequence[dict]) 
         gain = f"{_accuracy(after, section.resamples)} | {_gap(pair)} | {_p(pair)}"
         yield f"| with its own {kind}, trained planner | {gain} |"
     yield ""
-    yield (
-        "| cascade | accuracy % | USD per million | resolved at stages 1 / 2 / 3, % | against cope, points | "
-        "cost ratio to cope | non-inferior | power |"
-    )
-    yield "|---|---|---|---|---|---|---|---|"
-    cope = pooled(runs, "cope")
-    yield f"| large alone | {_row(pooled(runs, 'large'), cope, study)} |"
-    for name in CASCADES:
-        yield f"| {name} | {_row(pooled(runs, name), cope, study)} |"
+    yield "| cascade | accuracy % | USD per million | resolved at stages 1 / 2 / 3, % |"
+    yield "|---|---|---|---|"
+    for name in ("large", *CASCADES):
+        yield f"| {name} | {_row(pooled(runs, name), section.resamples)} |"
+    yield ""
+    yield "| cascade | against | difference, points | cost ratio | non-inferior | power |"
+    yield "|---|---|---|---|---|---|"
+    for name, other in PAIRS:
+        yield f"| {name} | {other} | {_against(compare(pooled(runs, name), pooled(runs, other), section))} |"
     yield ""
     yield "| training seed | own goal after, % | cope@planner, % | its stage-1 share, % | fitted thresholds |"
     yield "|---|---|---|---|---|"
     for seed, (run, fit) in enumerate(zip(runs, fits, strict=True)):
         line = run["cope@planner"]
         goal = 100 * np.nanmean(run["small-goal@planner"].outcomes)
-        chosen = ", ".join(f"{value:.3g}" for value in fit["cope@planner"]["thresholds"].values())
+        levels = fit["cope@planner"]["thresholds"].values()
+        chosen = ", ".join("never" if level > 1 else f"{level:.3g}" for level in levels)
         accuracy = 100 * np.nanmean(line.outcomes)
         yield f"| {seed} | {goal:.1f} | {accuracy:.1f} | {100 * line.share['stage1']:.1f} | {chosen} |"
 
 
-def _row(line: Line, cope: Line, study: Recipe) -> str:
-    section = study.evaluate
-    cost = stats.mean(line.usd * 1e6, section.resamples)
+def _row(line: Line, resamples: int) -> str:
+    cost = stats.mean(line.usd * 1e6, resamples)
     share = " / ".join(f"{100 * value:.1f}" for value in line.share.values()) if len(line.share) > 1 else "-"
-    cells = [
-        _accuracy(line, section.resamples),
-        f"{cost.value:.1f} [{cost.interval[0]:.1f}, {cost.interval[1]:.1f}]",
-        share,
-    ]
-    if line.name == cope.name:
-        return " | ".join([*cells, "", "", "", ""])
-    pair = compare(line, cope, section)
+    usd = f"{cost.value:.1f} [{cost.interval[0]:.1f}, {cost.interval[1]:.1f}]"
+    return " | ".join([_accuracy(line, resamples), usd, share])
+
+
+def _against(pair: dict) -> str:
     low, high = pair["usd_ratio_ci95"]
     answer = "yes" if pair["noninferior"] else "not shown"
     power = "-" if pair["power"] is None else f"{100 * pair['power']:.0f} %"
-    return " | ".join([*cells, _gap(pair), f"{pair['usd_ratio']:.2f} [{low:.2f}, {high:.2f}]", answer, power])
+    return " | ".join([_gap(pair), f"{pair['usd_ratio']:.2f} [{low:.2f}, {high:.2f}]", answer, power])
 
 
 def _accuracy(line: Line, resamples: int) -> str:
