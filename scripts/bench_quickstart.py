@@ -2,21 +2,20 @@
 
     python scripts/bench_quickstart.py
 
-prints a row for docs/benchmarks.md: seconds of both, peak memory, calls made by each.
+prints the table of docs/benchmarks.md: seconds of both, peak memory, calls made by each.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
+
+from page import made_by
 
 from cope_train.models.store import Store
 
@@ -41,10 +40,10 @@ def main() -> None:
         first, calls = timed(Path(folder) / "run")
         second, after = timed(Path(folder) / "run")
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # kilobytes on Linux
-    print("| date | machine | first run, s | peak memory, GB | the same command again, s | calls made by each |")
-    print("|---|---|---|---|---|---|")
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), no GPU"
-    print(f"| {date.today()} | {machine} | {first:.0f} | {memory:.1f} | {second:.0f} | {calls}, {after - calls} |")
+    print(made_by("bench_quickstart.py"))
+    print("| first run, s | peak memory, GB | the same command again, s | calls made by each |")
+    print("|---|---|---|---|")
+    print(f"| {first:.0f} | {memory:.1f} | {second:.0f} | {calls}, {after - calls} |")
 
 
 if __name__ == "__main__":

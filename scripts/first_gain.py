@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator, Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from page import fill, made_by
 
 from cope_train import verbs
 from cope_train.console import Terminal, hush, log_to
@@ -123,10 +121,11 @@ def _row(line: Line, resamples: int) -> str:
 
 
 def _against(pair: dict) -> str:
-    low, high = pair["usd_ratio_ci95"]
+    interval = pair["usd_ratio_ci95"]
+    ratio = "-" if interval is None else f"{pair['usd_ratio']:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
     answer = "yes" if pair["noninferior"] else "not shown"
     power = "-" if pair["power"] is None else f"{100 * pair['power']:.0f} %"
-    return " | ".join([_gap(pair), f"{pair['usd_ratio']:.2f} [{low:.2f}, {high:.2f}]", answer, power])
+    return " | ".join([_gap(pair), ratio, answer, power])
 
 
 def _accuracy(line: Line, resamples: int) -> str:
@@ -146,8 +145,8 @@ def _p(pair: dict) -> str:
 def main() -> None:
     """Parse the command line, run the study for every seed, write its table into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--calibration", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=2000)
+    parser.add_argument("--calibration", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/first_gain"))
     parser.add_argument("--page", type=Path, default=Path("docs/studies/first_gain.md"))
@@ -162,14 +161,11 @@ def main() -> None:
         fits.append(json.loads((given.out / "calibration.json").read_text()))
     facts = (
         f"n = {given.problems} test problems, thresholds of starred rows fitted on {given.calibration} others, "
-        f"{given.seeds} training seeds, one sampling seed, margin {100 * study.evaluate.margin:g} points. Made by "
-        f"`python scripts/first_gain.py` on {date.today()}, {os.cpu_count()} cores ({platform.machine()}), no GPU."
+        f"{given.seeds} training seeds, one sampling seed, margin {100 * study.evaluate.margin:g} points."
     )
-    text = given.page.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- figures -->\n")
-    _, _, tail = rest.partition("<!-- end -->\n")
-    body = "\n".join([facts, "", *table(runs, study, fits)])
-    given.page.write_text(f"{head}<!-- figures -->\n{body}\n<!-- end -->\n{tail}", encoding="utf-8")
+    command = f"first_gain.py --problems {given.problems} --calibration {given.calibration} --seeds {given.seeds}"
+    body = "\n".join([f"{facts} {made_by(command)}", "", *table(runs, study, fits)])
+    fill(given.page, body)
     print(body)
 
 

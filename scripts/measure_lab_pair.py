@@ -9,14 +9,12 @@ tree (every stage for every problem). `--problems 300 --pair /tmp/pair --page no
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
+from page import fill, made_by
 
 from cope_train import lab
 from cope_train.cascade.engine import Engine
@@ -96,9 +94,9 @@ def targets(found: Measured) -> Iterator[tuple[str, str, stats.Estimate, float, 
         yield f"{name}, less {base.name.split(',')[0]} alone", wanted, value, 100, low <= value.value <= high
     for at in (0, 1):
         value = stats.auroc(*_signal(found.tree, at))
-        yield f"AUROC of the consensus, stage {at + 1}", ">= 0.75", value, 1, value.value >= 0.75
+        yield f"AUROC of the consensus, stage {at + 1}", ">= 0.75", value, 1, (value.value or 0) >= 0.75
     value = stats.ratio(lines["cope"].usd, large.usd, RESAMPLES)
-    yield "cost of cope over large", "40 % to 65 %", value, 100, 0.4 <= value.value <= 0.65
+    yield "cost of cope over large", "40 % to 65 %", value, 100, 0.4 <= (value.value or 0) <= 0.65
     value = found.lengths["large, no plan"] / found.lengths["guideline"]
     yield "length of a solution over a guideline's", ">= 3", stats.Estimate(value, None), 1, value >= 3
 
@@ -144,6 +142,8 @@ def page(found: Measured) -> Iterator[str]:
 
 
 def _figure(value: stats.Estimate, scale: float) -> str:
+    if value.value is None:
+        return "-"
     digits = 1 if scale == 100 else 3
     interval = (
         ""
@@ -169,17 +169,11 @@ def main() -> None:
         opened(load("recipes/word_problems/tiny.yaml", changes), given.out, terminal) as study,
     ):
         found = measure(study)
-    facts = (
-        f"n = {given.problems} test problems beyond those of any recipe, `python scripts/measure_lab_pair.py`, "
-        f"{date.today()}, {os.cpu_count()} cores ({platform.machine()}), no GPU."
-    )
-    body = "\n".join([facts, "", *page(found)])
+    facts = f"n = {given.problems} test problems beyond those of any recipe."
+    body = "\n".join([f"{facts} {made_by(f'measure_lab_pair.py --problems {given.problems}')}", "", *page(found)])
     print(body)
     if given.page != "none":
-        text = Path(given.page).read_text(encoding="utf-8")
-        head, _, rest = text.partition("<!-- figures -->\n")
-        _, _, tail = rest.partition("<!-- end -->\n")
-        Path(given.page).write_text(f"{head}<!-- figures -->\n{body}\n<!-- end -->\n{tail}", encoding="utf-8")
+        fill(Path(given.page), body)
 
 
 if __name__ == "__main__":

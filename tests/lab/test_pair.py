@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -58,3 +60,25 @@ def test_pretraining_is_the_same_twice() -> None:
         weights.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
         assert losses
     assert torch.equal(*weights)
+
+
+def test_pretraining_that_was_cut_off_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "SAVE_EVERY", 5)
+    scale = 20 / pretrain.PLANS["small"].steps
+
+    def cut_off(name: str, step: int, steps: int, loss: float) -> None:
+        if step == 18:  # past the checkpoint at 15, in the second pool of batches
+            raise KeyboardInterrupt
+
+    whole = pretrain.pretrain("small", scale)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain("small", scale, progress=cut_off, checkpoint=tmp_path / "checkpoint")
+    seen: list[int] = []
+    resumed = pretrain.pretrain(
+        "small", scale, progress=lambda *step: seen.append(step[1]), checkpoint=tmp_path / "checkpoint"
+    )
+    assert seen == [16, 17, 18, 19, 20]
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)

@@ -1,0 +1,24 @@
+"""What the scripts that write figures into docs/ share: where figures come from, and where they go."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import date
+from pathlib import Path
+
+BEGIN, END = "<!-- figures -->\n", "<!-- end -->\n"
+
+
+def made_by(command: str) -> str:
+    """The command, date and machine of some figures, as Markdown."""
+    return (
+        f"Made by `python scripts/{command}` on {date.today()}, {os.cpu_count()} cores ({platform.machine()}), no GPU."
+    )
+
+
+def fill(page: Path, body: str) -> None:
+    """Put figures between a page's two marks, in place of those of last time."""
+    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    tail = rest.partition(END)[2]
+    page.write_text(f"{head}{BEGIN}{body}\n{END}{tail}", encoding="utf-8")

@@ -1,0 +1,41 @@
+"""The scripts that make the figures of docs/ run, at their smallest, and put them where they belong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (
+            ["first_gain.py", "--problems=8", "--calibration=6", "--seeds=2"],
+            ["n = 8 test problems", "| with its own goal, trained planner |", "| cope*@planner | cope* |", "| 1 |"],
+        ),
+        (
+            ["measure_lab_pair.py", "--problems=6"],
+            ["n = 6 test problems", "| large alone | 85% to 95% |", "| stage3 |", "| small, no plan |"],
+        ),
+    ],
+)
+def test_a_script_fills_its_page(tmp_path: Path, words: list[str], found: list[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n<!-- figures -->\nfigures of last time\n<!-- end -->\nThe end.\n")
+    script, *options = words
+    command = [sys.executable, str(ROOT / "scripts" / script), *options, "--out", str(tmp_path / "run"), "--page", page]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.startswith("# Title\n<!-- figures -->\nn = ")
+    assert text.endswith("\n<!-- end -->\nThe end.\n")
+    assert "figures of last time" not in text
+    for words in found:
+        assert words in text, text
