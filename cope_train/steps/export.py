@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader
 
 from cope_train.models.adapters import MANIFEST, read_manifest
 from cope_train.models.identity import weights_fingerprint
@@ -28,10 +31,17 @@ def export(study: Study) -> None:
             "figures_of_cascade": _worth(study, role),
         }
         (fresh / role / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        _name_base(fresh / role / "adapter_config.json", manifest["base"]["name"])
         (fresh / role / "README.md").write_text(_card(role, manifest), encoding="utf-8")
     shutil.rmtree(study.run.export, ignore_errors=True)
     fresh.rename(study.run.export)
     study.reporter.say(f"export: {' and '.join(study.roles)} in {study.run.export}")
+
+
+def _name_base(config: Path, name: str) -> None:
+    """Call the base what the recipe calls it: PEFT wrote the folder that it lay in here."""
+    settings = json.loads(config.read_text()) | {"base_model_name_or_path": name}
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _worth(study: Study, role: str) -> dict[str, Any]:
@@ -41,49 +51,15 @@ def _worth(study: Study, role: str) -> dict[str, Any]:
         return {}
     report = json.loads(path.read_text())
     base = study.recipe.cascade.strategy
-    wanted = [name for name in (base, f"{base}@{role}") if name in report["strategies"]]
+    names = ("large", base, f"{base}@{role}", f"{base}*", f"{base}*@{role}")
+    wanted = [name for name in names if name in report["strategies"]]
     keys = ("accuracy", "accuracy_ci95", "usd_per_million", "usd_per_million_ci95", "stage_share")
     return {name: {key: report["strategies"][name][key] for key in keys} for name in wanted}
 
 
 def _card(role: str, manifest: dict[str, Any]) -> str:
-    base, training = manifest["base"], manifest["training"]
-    lines = [
-        *("---", "library_name: peft", f"base_model: {base['name']}", "tags: [cope_train, lora]", "---"),
-        *(f"# {role.capitalize()} adapter for {base['name']}", ""),
-        f"A LoRA adapter (rank {training['lora']['rank']}) that makes the base model a better {role} in the COPE "
-        f"cascade (arXiv 2506.11578). It is meant for that role alone: switch it on to {_USE[role]}, off otherwise.",
-        *("", f"- base: `{base['name']}`, revision {base['revision'] or 'not given'}, weights `{base['fingerprint']}`"),
-        f"- recipe: {manifest['recipe']}; {manifest['figures']['rows']} rows, {manifest['figures']['steps']} steps of "
-        f"{training['method']} at learning rate {training['learning_rate']}",
-        *("", "## What it is worth", ""),
-        *_figures(manifest["figures_of_cascade"]),
-        *(
-            "",
-            "## Load it",
-            "",
-            "```python",
-            "from peft import PeftModel",
-            "from transformers import AutoModelForCausalLM",
-        ),
-        *("", f'base = AutoModelForCausalLM.from_pretrained("{base["name"]}")  # the base named above, and no other'),
-        f'model = PeftModel.from_pretrained(base, "path/to/{role}")',
-        *(
-            "```",
-            "",
-            f"`{MANIFEST}` holds the fingerprint of the base's weights; `cope-train` refuses any other base.",
-            "",
-        ),
-    ]
-    return "\n".join(lines)
-
-
-def _figures(worth: dict[str, Any]) -> list[str]:
-    if not worth:
-        return ["Not evaluated yet."]
-    lines = ["| cascade | accuracy | USD per million problems |", "|---|---|---|"]
-    for name, row in worth.items():
-        low, high = row["accuracy_ci95"]
-        cost = "unknown" if row["usd_per_million"] is None else f"{row['usd_per_million']:.1f}"
-        lines.append(f"| {name} | {row['accuracy']:.3f} [{low:.3f}, {high:.3f}] | {cost} |")
-    return lines
+    kind, _, name = manifest["base"]["name"].partition("/")
+    jinja = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True)
+    template = jinja.get_template("adapter_card.md.jinja")
+    bundled = name if kind == "lab" else None
+    return template.render(manifest, use=_USE[role], bundled=bundled, manifest_name=MANIFEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -156,13 +157,16 @@ def test_show_tells_a_problems_whole_story(finished: Path) -> None:
 
 def test_an_exported_adapter_loads_as_its_snippet_says(finished: Path) -> None:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     from cope_train import lab
     from cope_train.models.identity import weights_fingerprint
 
     folder = finished / "runs/quickstart/export/planner"
-    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(lab.path("small")), folder)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(snippet.replace("path/to/planner", str(folder)), names)  # our own text, not a model's
+    assert isinstance(names["model"], PeftModel)
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "lab/small"
     manifest = json.loads((folder / "cope_train.json").read_text())
     assert manifest["base"]["fingerprint"] == weights_fingerprint(lab.path("small"))
     assert "cope@planner" in (folder / "README.md").read_text()
