@@ -66,7 +66,7 @@ def evaluate(study: Study) -> None:
     recipe = study.recipe
     engine = Engine(study.models(adapters), study.task, recipe.sampling, study.trained)
     problems = study.problems("test")
-    fitted = _calibrate(study, engine, wanted)
+    fitted, failed = _calibrate(study, engine, wanted)
     study.run.write_json(study.run.calibration, {name: vars(fit) for name, fit in fitted.items()})
     stars = [
         Entry(star(entry.name), entry.strategy.with_thresholds(fitted[entry.name].thresholds), entry.adapters)
@@ -74,7 +74,6 @@ def evaluate(study: Study) -> None:
         if entry.name in fitted
     ]
     study.run.clear_traces("test")
-    failed = 0
     for number, entry in enumerate([*wanted, *stars], start=1):
         study.reporter.advance("strategies", number - 1, len(wanted) + len(stars))
         for seed in recipe.seeds:
@@ -92,27 +91,27 @@ def star(name: str) -> str:
     return f"{base}*{at}{adapters}"
 
 
-def _calibrate(study: Study, engine: Engine, wanted: Sequence[Entry]) -> dict[str, Fitted]:
-    """Thresholds for every variant of the cascade, from a full tree over the calibration split."""
+def _calibrate(study: Study, engine: Engine, wanted: Sequence[Entry]) -> tuple[dict[str, Fitted], int]:
+    """Thresholds for every variant of the cascade, from a full tree over the calibration split; traces that failed."""
     recipe = study.recipe
     cascades = [
         entry for entry in wanted if entry.strategy.name == recipe.cascade.strategy and entry.strategy.thresholds
     ]
     if not (recipe.cascade.calibrate and recipe.data.calibration and cascades):
-        return {}
+        return {}, 0
     problems = study.problems("calibration")
     large = [trace for seed in recipe.seeds for trace in engine.run(STRATEGIES["large"], problems, seed)]
-    fitted = {}
+    fitted, failed = {}, sum(trace.failure is not None for trace in large)
     for number, entry in enumerate(cascades):
         study.reporter.advance("calibration", number, len(cascades))
         trees: list[Trace] = []
         for seed in recipe.seeds:
             traces = engine.run(entry.strategy, problems, seed, entry.adapters, entry.name, full_tree=True)
-            _save(study, "calibration", entry.name, seed, traces)
+            failed += _save(study, "calibration", entry.name, seed, traces)
             trees += traces
         fitted[entry.name] = fit(trees, large, prices(recipe.models))
     study.reporter.advance("calibration", len(cascades), len(cascades))
-    return fitted
+    return fitted, failed
 
 
 def _save(study: Study, split: str, name: str, seed: int, traces: Sequence[Trace]) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,23 @@ def test_an_evaluation_that_was_cut_off_never_passes_for_the_one_before_it(
     assert typed.code == 0, typed.err
     assert "evaluate: up to date" not in typed.out
     assert json.loads((run / "report.json").read_text()) == before
+
+
+def test_a_failure_on_the_calibration_split_is_asked_for_again(cope: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("evaluate", TINY, "--out", "r", "--limit", "6", "plans=null", "train=null")
+    words = (*words, "evaluate.strategies=[large, cope]", "evaluate.resamples=200")
+    engine_run = Engine.run
+
+    def lose_one(self, *args, full_tree: bool = False, **kwargs):
+        first, *others = engine_run(self, *args, full_tree=full_tree, **kwargs)
+        return [replace(first, failure="lost"), *others] if full_tree else [first, *others]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Engine, "run", lose_one)
+        assert cope(*words).code == 0
+    typed = cope(*words)
+    assert "evaluate: done anew, because failed: 1 -> 0" in typed.out
+    assert "evaluate: up to date" in cope(*words).out
 
 
 def test_a_report_of_another_recipe_is_refused(copy: Path) -> None:
