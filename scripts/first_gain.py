@@ -26,8 +26,8 @@ from cope_train.recipe import Recipe, load
 from cope_train.records import Trace, from_json
 
 RECIPE = Path("recipes/word_problems/tiny.yaml")
-PLANS = ("small-goal", "small-guideline")
-STRATEGIES = ["small-single", "large", "cope", *PLANS, *(f"{name}@planner" for name in PLANS)]
+LARGES = {"small-goal": "small-large-goal", "small-guideline": "small-large-guideline"}  # own plan -> the large's
+STRATEGIES = ["small-single", "large", "cope", *LARGES.values(), *LARGES, *(f"{name}@planner" for name in LARGES)]
 CASCADES = ("cope", "cope@planner", "cope*", "cope*@planner")
 PAIRS = (
     *(("cope@planner", "cope"), ("cope*@planner", "cope*"), ("cope*@planner", "cope")),
@@ -35,11 +35,12 @@ PAIRS = (
 )
 
 
-def recipe(seed: int, problems: int, calibration: int) -> Recipe:
+def recipe(seed: int, train: int, problems: int, calibration: int) -> Recipe:
     """The quickstart's recipe with one training seed, planner only, on more problems."""
     return load(
         RECIPE,
         [
+            f"data.train.limit={train}",
             f"data.test.limit={problems}",
             f"data.calibration.limit={calibration}",
             f"train.planner.seed={seed}",
@@ -81,16 +82,18 @@ def pooled(runs: Sequence[dict[str, Line]], name: str) -> Line:
 def table(runs: Sequence[dict[str, Line]], study: Recipe, fits: Sequence[dict]) -> Iterator[str]:
     """The study's figures as Markdown."""
     section = study.evaluate
-    yield "| small model, one greedy solution | accuracy % | difference to before, points | p |"
-    yield "|---|---|---|---|"
-    yield f"| with no plan | {_accuracy(pooled(runs, 'small-single'), section.resamples)} | | |"
-    for name in PLANS:
-        before, after = pooled(runs, name), pooled(runs, f"{name}@planner")
+    yield "| small model, one greedy solution | accuracy % | difference to before, points | p | distance closed, % |"
+    yield "|---|---|---|---|---|"
+    yield f"| with no plan | {_accuracy(pooled(runs, 'small-single'), section.resamples)} | | | |"
+    for name, other in LARGES.items():
+        before, after, large = pooled(runs, name), pooled(runs, f"{name}@planner"), pooled(runs, other)
         pair = compare(after, before, section)
         kind = name.removeprefix("small-")
-        yield f"| with its own {kind}, before | {_accuracy(before, section.resamples)} | | |"
-        gain = f"{_accuracy(after, section.resamples)} | {_gap(pair)} | {_p(pair)}"
+        closed = stats.ratio(after.outcomes - before.outcomes, large.outcomes - before.outcomes, section.resamples)
+        yield f"| with its own {kind}, before | {_accuracy(before, section.resamples)} | | | 0 |"
+        gain = f"{_accuracy(after, section.resamples)} | {_gap(pair)} | {_p(pair)} | {_percent(closed)}"
         yield f"| with its own {kind}, trained planner | {gain} |"
+        yield f"| with the large model's {kind} | {_accuracy(large, section.resamples)} | | | 100 |"
     yield ""
     yield "| cascade | accuracy % | USD per million | resolved at stages 1 / 2 / 3, % |"
     yield "|---|---|---|---|"
@@ -129,8 +132,12 @@ def _against(pair: dict) -> str:
 
 
 def _accuracy(line: Line, resamples: int) -> str:
-    found = stats.accuracy(line.outcomes, resamples)
-    return f"{100 * found.value:.1f} [{100 * found.interval[0]:.1f}, {100 * found.interval[1]:.1f}]"
+    return _percent(stats.accuracy(line.outcomes, resamples))
+
+
+def _percent(found: stats.Estimate) -> str:
+    interval = "" if found.interval is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found.interval))
+    return f"{100 * found.value:.1f}{interval}"
 
 
 def _gap(pair: dict) -> str:
@@ -145,7 +152,8 @@ def _p(pair: dict) -> str:
 def main() -> None:
     """Parse the command line, run the study for every seed, write its table into the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=2000)
+    parser.add_argument("--problems", type=int, default=4000)
+    parser.add_argument("--train", type=int, default=300, help="problems to collect plans for")
     parser.add_argument("--calibration", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/first_gain"))
@@ -154,16 +162,18 @@ def main() -> None:
     hush()
     runs, fits = [], []
     for seed in range(given.seeds):
-        study = recipe(seed, given.problems, given.calibration)
+        study = recipe(seed, given.train, given.problems, given.calibration)
         with Terminal() as terminal, log_to(given.out, verbose=False):
             verbs.run(study, given.out, terminal)
         runs.append(lines(study, given.out))
         fits.append(json.loads((given.out / "calibration.json").read_text()))
     facts = (
-        f"n = {given.problems} test problems, thresholds of starred rows fitted on {given.calibration} others, "
+        f"n = {given.problems} test problems, plans collected for {given.train}, thresholds of starred rows fitted on "
+        f"{given.calibration} others, "
         f"{given.seeds} training seeds, one sampling seed, margin {100 * study.evaluate.margin:g} points."
     )
-    command = f"first_gain.py --problems {given.problems} --calibration {given.calibration} --seeds {given.seeds}"
+    options = ("problems", "train", "calibration", "seeds")
+    command = " ".join(["first_gain.py", *(f"--{name} {getattr(given, name)}" for name in options)])
     body = "\n".join([f"{facts} {made_by(command)}", "", *table(runs, study, fits)])
     fill(given.page, body)
     print(body)

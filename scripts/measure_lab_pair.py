@@ -1,9 +1,10 @@
-"""Measure the bundled pair on fresh problems: who solves how much with whose plan, and what consensus is worth.
+"""Measure the bundled models on fresh problems: who solves how much with whose plan, and what consensus is worth.
 
     python scripts/measure_lab_pair.py
 
-writes the figures of docs/lab.md: every pairing of planner, plan kind and executor, and the untrained cascade by a full
-tree (every stage for every problem). `--problems 300 --pair /tmp/pair --page none` looks at another pair, quickly.
+writes the figures of docs/lab.md and of the models' card: every pairing of planner, plan kind and executor, and the
+untrained cascade by a full tree (every stage for every problem); then, on a quarter as many problems, the harder
+world. `--problems 300 --pair FOLDER --pages` looks at another pair, quickly, and writes nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ from cope_train.recipe.strategies import STRATEGIES, Plan, Stage, Strategy
 from cope_train.records import Problem, Trace, Verdict
 from cope_train.study import Study, opened
 
+RECIPE = "recipes/word_problems/tiny.yaml"
+PAGES = [Path("docs/lab.md"), lab.WEIGHTS / "README.md"]
 OFFSET = 1_000_000  # far beyond what recipes take from the test split, so that these problems are fresh
 RESAMPLES = 2000
 KINDS = ("goal", "guideline")
-WHO = ("small", "large")
+WHO = lab.NAMES
+MEGABYTES = 12  # that the weights may take in the package
 
 
 def pairing(executor: str, planner: str | None, kind: str | None) -> Strategy:
@@ -49,15 +53,25 @@ class Measured:
     tree: Sequence[Trace]
     problems: Sequence[Problem]
     lengths: Mapping[str, float]
+    size: float  # of the weights, megabytes
 
 
-def measure(study: Study) -> Measured:
-    """Run all pairings and the cascade's full tree; what the run's store holds is not asked again."""
+def everything() -> list[Strategy]:
+    """Every pairing of executor, planner and kind of plan, none included."""
+    alone = [pairing(who, None, None) for who in WHO]
+    return alone + [pairing(who, planner, kind) for kind in KINDS for planner in WHO for who in WHO]
+
+
+def essentials() -> list[Strategy]:
+    """Each model alone, and what the large model's guideline does for the small one."""
+    return [*(pairing(who, None, None) for who in WHO), pairing("small", "large", "guideline")]
+
+
+def measure(study: Study, choices: Sequence[Strategy]) -> Measured:
+    """Run some pairings and the cascade's full tree; what the run's store holds is not asked again."""
     problems = study.problems("test")
     order = [problem.id for problem in problems]
     engine, known = Engine(study.models(), study.task, study.recipe.sampling), prices(study.recipe.models)
-    choices = [pairing(who, None, None) for who in WHO]
-    choices += [pairing(who, planner, kind) for kind in KINDS for planner in WHO for who in WHO]
     lines, lengths = {}, {}
     for strategy in choices:
         traces = engine.run(strategy, problems, seed=0)
@@ -67,7 +81,9 @@ def measure(study: Study) -> Measured:
     cope = [replay(trace, STRATEGIES["cope"].thresholds) for trace in tree]
     lines["cope"] = from_traces("cope", cope, order, known, "large")
     lengths["guideline"] = float(np.mean([t.stages[1].usage["large"].completion_tokens for t in tree]))
-    return Measured(lines, tree, problems, lengths)
+    folders = [Path(study.recipe.models[who].path) for who in WHO]
+    size = sum((folder / "model.safetensors").stat().st_size for folder in folders) / 1e6
+    return Measured(lines, tree, problems, lengths, size)
 
 
 def targets(found: Measured) -> Iterator[tuple[str, str, stats.Estimate, float, bool]]:
@@ -99,6 +115,7 @@ def targets(found: Measured) -> Iterator[tuple[str, str, stats.Estimate, float, 
     yield "cost of cope over large", "40 % to 65 %", value, 100, 0.4 <= (value.value or 0) <= 0.65
     value = found.lengths["large, no plan"] / found.lengths["guideline"]
     yield "length of a solution over a guideline's", ">= 3", stats.Estimate(value, None), 1, value >= 3
+    yield "weights of all models, MB", f"<= {MEGABYTES}", stats.Estimate(found.size, None), 1, found.size <= MEGABYTES
 
 
 def _one_sided(low: float, high: float) -> str:
@@ -111,19 +128,23 @@ def _signal(tree: Sequence[Trace], stage: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def page(found: Measured) -> Iterator[str]:
-    """Every table, as Markdown."""
+    """Every table of the standard world, as Markdown."""
     yield "| target | wanted | measured [95 %] | |"
     yield "|---|---|---|---|"
     for what, wanted, value, scale, met in targets(found):
         yield f"| {what} | {wanted} | {_figure(value, scale)} | {'met' if met else '**missed**'} |"
-    yield from ("", "Accuracy of one greedy solution, %, by planner and executor:", "")
-    yield "| executor | no plan | small's goal | large's goal | small's guideline | large's guideline |"
-    yield "|---|---|---|---|---|---|"
+    yield from ("", "Accuracy of one greedy solution, %, by executor (rows), planner and kind of plan:", "")
+    names = ["no plan", *(f"{planner}'s {kind}" for kind in KINDS for planner in WHO)]
+    yield f"| executor | {' | '.join(names)} |"
+    yield "|---" * (len(names) + 1) + "|"
     for who in WHO:
-        names = ["no plan", *(f"{planner}'s {kind}" for kind in KINDS for planner in WHO)]
         cells = [_figure(stats.accuracy(found.lines[f"{who}, {name}"].outcomes, RESAMPLES), 100) for name in names]
         yield f"| {who} | {' | '.join(cells)} |"
-    yield from ("", "Untrained cascade, thresholds 0.75 and 0.5:", "")
+    yield from ("", "Untrained cascade, thresholds 0.75 and 0.5:", "", *_cascade(found))
+    yield from ("", "Accuracy by level, %:", "", *_levels(found))
+
+
+def _cascade(found: Measured) -> Iterator[str]:
     yield "| stage | accepts, % of problems | right among them, % | right if it answered all, % |"
     yield "|---|---|---|---|"
     cope = found.lines["cope"]
@@ -131,14 +152,26 @@ def page(found: Measured) -> Iterator[str]:
         right = 100 * np.mean([trace.stages[at].verdict is Verdict.right for trace in found.tree])
         among = f"{100 * cope.accepted[stage]['accuracy']:.1f}" if stage in cope.accepted else "-"
         yield f"| {stage} | {100 * share:.1f} | {among} | {right:.1f} |"
-    yield from ("", "Accuracy by level, %:", "")
+
+
+def _levels(found: Measured) -> Iterator[str]:
     levels = sorted({problem.level for problem in found.problems})
-    yield "| | " + " | ".join(f"level {level}" for level in levels) + " |"
+    rows = {level: [at for at, problem in enumerate(found.problems) if problem.level == level] for level in levels}
+    yield "| | " + " | ".join(f"level {level} (n = {len(at)})" for level, at in rows.items()) + " |"
     yield "|---" * (len(levels) + 1) + "|"
-    for name in ("small, no plan", "small, large's guideline", "cope", "large, no plan"):
-        outcomes = found.lines[name].outcomes
-        rows = [[at for at, problem in enumerate(found.problems) if problem.level == level] for level in levels]
-        yield f"| {name} | " + " | ".join(f"{100 * outcomes[at].mean():.1f}" for at in rows) + " |"
+    for name in (*(f"{who}, no plan" for who in WHO), "small, large's guideline", "cope"):
+        cells = " | ".join(f"{100 * np.mean(found.lines[name].outcomes[at]):.1f}" for at in rows.values())
+        yield f"| {name} | {cells} |"
+
+
+def harder(found: Measured) -> Iterator[str]:
+    """The harder world in one table, as Markdown."""
+    yield f"In the harder world (n = {len(found.problems)}):"
+    yield from ("", "| | accuracy % | cost over large, % |", "|---|---|---|")
+    large = found.lines["large, no plan"].usd
+    for name, line in found.lines.items():
+        cost = _figure(stats.ratio(line.usd, large, RESAMPLES), 100)
+        yield f"| {name} | {_figure(stats.accuracy(line.outcomes, RESAMPLES), 100)} | {cost} |"
 
 
 def _figure(value: stats.Estimate, scale: float) -> str:
@@ -157,23 +190,30 @@ def main() -> None:
     """Parse the command line, measure, print, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=4000)
-    parser.add_argument("--pair", type=Path, default=lab.WEIGHTS, help="folder that holds small and large")
+    parser.add_argument("--pair", type=Path, default=lab.WEIGHTS, help="folder that holds the models")
     parser.add_argument("--out", type=Path, default=Path("runs/lab_measured"), help="run folder")
-    parser.add_argument("--page", default="docs/lab.md", help="page to write the figures into, or none")
+    parser.add_argument("--pages", type=Path, nargs="*", default=PAGES, help="pages to write the figures into")
     given = parser.parse_args()
     hush()
-    changes = [f"models.{name}.path={given.pair / name}" for name in lab.NAMES]
-    changes += [f"data.test.limit={given.problems}", f"data.test.offset={OFFSET}"]
-    with (
-        Terminal() as terminal,
-        opened(load("recipes/word_problems/tiny.yaml", changes), given.out, terminal) as study,
-    ):
-        found = measure(study)
+    found = run(given.pair, given.out, given.problems, "standard", everything())
+    rest = run(given.pair, given.out / "harder", max(1, given.problems // 4), "harder", essentials())
     facts = f"n = {given.problems} test problems beyond those of any recipe."
-    body = "\n".join([f"{facts} {made_by(f'measure_lab_pair.py --problems {given.problems}')}", "", *page(found)])
+    made = made_by(f"measure_lab_pair.py --problems {given.problems}")
+    body = "\n".join([f"{facts} {made}", "", *page(found), "", *harder(rest)])
     print(body)
-    if given.page != "none":
-        fill(Path(given.page), body)
+    for path in given.pages:
+        fill(path, body)
+
+
+def run(pair: Path, out: Path, problems: int, setting: str, choices: Sequence[Strategy]) -> Measured:
+    """Measure the models of a folder on fresh problems of one setting of the world, in a run folder."""
+    changes = [f"models.{name}={{backend: local, path: {pair / name}}}" for name in WHO]
+    changes += ["models.large.price={input: 0.15, output: 0.60}"]
+    changes += [
+        f"data.test.{key}={value}" for key, value in (("limit", problems), ("offset", OFFSET), ("name", setting))
+    ]
+    with Terminal() as terminal, opened(load(RECIPE, changes), out, terminal) as study:
+        return measure(study, choices)
 
 
 if __name__ == "__main__":

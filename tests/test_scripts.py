@@ -16,12 +16,24 @@ ROOT = Path(__file__).parent.parent
     ("words", "found"),
     [
         (
-            ["first_gain.py", "--problems=8", "--calibration=6", "--seeds=2"],
-            ["n = 8 test problems", "| with its own goal, trained planner |", "| cope*@planner | cope* |", "| 1 |"],
+            ["first_gain.py", "--problems=8", "--train=20", "--calibration=6", "--seeds=2"],
+            [
+                "n = 8 test problems",
+                "| with its own goal, trained planner |",
+                "| with the large model's goal |",
+                "| cope*@planner | cope* |",
+                "| 1 |",
+            ],
         ),
         (
             ["measure_lab_pair.py", "--problems=6"],
-            ["n = 6 test problems", "| large alone | 85% to 95% |", "| stage3 |", "| small, no plan |"],
+            [
+                "n = 6 test problems",
+                "| large alone | 85% to 95% |",
+                "| stage3 |",
+                "| middle, no plan |",
+                "harder world (n = 1)",
+            ],
         ),
     ],
 )
@@ -29,7 +41,8 @@ def test_a_script_fills_its_page(tmp_path: Path, words: list[str], found: list[s
     page = tmp_path / "page.md"
     page.write_text("# Title\n<!-- figures -->\nfigures of last time\n<!-- end -->\nThe end.\n")
     script, *options = words
-    command = [sys.executable, str(ROOT / "scripts" / script), *options, "--out", str(tmp_path / "run"), "--page", page]
+    flag = "--pages" if script == "measure_lab_pair.py" else "--page"
+    command = [sys.executable, str(ROOT / "scripts" / script), *options, "--out", str(tmp_path / "run"), flag, page]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -7,14 +7,14 @@ from pathlib import Path
 from cope_train.records import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
-NAMES = ("small", "large")
+NAMES = ("small", "middle", "large")
 
 
 def path(name: str) -> Path:
     """The folder of a bundled model."""
     if name not in NAMES:
-        raise UserError(f"lab model: there is no {name!r}; the names are {', '.join(NAMES)} (as lab/small, lab/large)")
+        raise UserError(f"lab model: there is no {name!r}; the names are {', '.join(NAMES)} (as lab/small)")
     folder = WEIGHTS / name
     if not (folder / "config.json").exists():
-        raise UserError(f"lab model: {folder} holds no model; scripts/make_lab_pair.py makes the pair")
+        raise UserError(f"lab model: {folder} holds no model; scripts/make_lab_pair.py makes them")
     return folder

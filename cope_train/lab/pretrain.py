@@ -38,7 +38,11 @@ class Plan:
     prompt_weight: float = 0.1  # of prompt tokens in the loss; stories are random, but their grammar is worth a little
 
 
-PLANS = {"small": Plan(layers=3, steps=6000), "large": Plan(layers=6, steps=5000)}
+PLANS = {
+    "small": Plan(layers=3, steps=6000),
+    "middle": Plan(layers=4, steps=4500),
+    "large": Plan(layers=6, steps=5000),
+}
 SAVE_EVERY = 500  # steps between checkpoints
 POOL = 16  # batches drawn together and sorted by length, so that rows are padded little
 
@@ -85,6 +89,7 @@ def loss_of(model: LlamaForCausalLM, batch: list[Example], prompt_weight: float)
         ids[row, :end] = torch.tensor(example.ids)
         weights[row, :end] = prompt_weight
         weights[row, example.start : end] = 1.0
+    ids, weights = ids.to(model.device), weights.to(model.device)
     weights = weights[:, 1:].flatten()
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits  # padded on the right: a causal mask is enough
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
@@ -92,15 +97,20 @@ def loss_of(model: LlamaForCausalLM, batch: list[Example], prompt_weight: float)
 
 
 def pretrain(
-    name: str, scale: float = 1.0, seed: int = 0, progress: Progress | None = None, checkpoint: Path | None = None
+    name: str,
+    scale: float = 1.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> LlamaForCausalLM:
-    """Train one model of the pair from nothing; `scale` shortens it to a share of its steps.
+    """Train one of the models from nothing; `scale` shortens it to a share of its steps.
 
     With a `checkpoint` file the training goes on from what is in it, to the same weights as if never interrupted.
     """
     plan = PLANS[name]
     steps = max(1, round(plan.steps * scale))
-    model = new_model(plan, seed).train()
+    model = new_model(plan, seed).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, plan, steps))
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -117,7 +127,7 @@ def pretrain(
             _keep(parts, step, checkpoint)
         if progress:
             progress(name, step, steps, loss.item())
-    return model.eval()
+    return model.cpu().eval()
 
 
 def _rate(plan: Plan, steps: int, step: int) -> float:

@@ -38,8 +38,9 @@ CHAT_TEMPLATE = """\
 
 def vocabulary() -> dict[str, int]:
     """Every token and its number: special tokens, then words and signs, each with and without a space before it."""
-    words = {*FRAME, *world.DAYS, *world.PEOPLE, *world.BYSTANDERS, *world.ITEMS, *world.SUNDRIES, *world.UNREAL}
-    words |= {"had"} | {verb for verbs in world.VERBS.values() for verb in verbs} | set(world.SIGNS)
+    words = {*FRAME, *world.DAYS, *world.PEOPLE, *world.BYSTANDERS, *world.ITEMS, *world.SUNDRIES}
+    words |= {"had"} | {adverb for adverbs in world.ADVERBS.values() for adverb in adverbs}
+    words |= {verb for verbs in world.VERBS.values() for verb in verbs} | set(world.SIGNS)
     for text in prompts.load("word_problems").texts.values():
         words |= set("".join(letter if letter.isalpha() else " " for letter in text).split())
     pieces = sorted(words) + list(string.digits) + list(string.punctuation)

@@ -19,7 +19,7 @@ from typing import Literal
 from cope_train.records import Problem, UserError
 
 Op = Literal["add", "take", "times", "split"]
-Kind = Literal["true", "person", "item", "unreal"]
+Kind = Literal["true", "person", "item", "denied", "hedged"]
 Reading = tuple["Fact", ...]
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -34,12 +34,30 @@ VERBS: dict[Op, tuple[str, ...]] = {
     "split": ("halved", "quartered", "divided"),
 }
 FIXED = {"doubled": 2, "tripled": 3, "halved": 2, "quartered": 4}  # verbs that carry their number
-UNREAL = ("almost", "nearly", "never")
+ADVERBS: dict[str, tuple[str, ...]] = {"denied": ("never",), "hedged": ("almost", "nearly")}
 SIGNS: dict[Op, str] = {"add": "+", "take": "-", "times": "x", "split": "/"}
 
 SPLITS = {"pretrain": range(0, 180), "train": range(180, 206), "calibration": range(206, 231), "test": range(231, 256)}
-MAX_FACTS = 7  # beside the first, so that questions stay short
-MATCHING = 0.08  # share of person and item confusers whose word could also be a problem's own
+CONFUSERS: dict[Kind, float] = {"person": 0.34, "item": 0.3, "denied": 0.27, "hedged": 0.09}
+MATCHING = 0.04  # share of person and item confusers whose word could also be a problem's own
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How long and how confusing stories are: weights of numbers of events (from 2 up) and of confusers (from 0 up).
+
+    `facts` is the most beside the first, so that questions stay short.
+    """
+
+    events: tuple[float, ...]
+    confusers: tuple[float, ...]
+    facts: int
+
+
+SETTINGS = {
+    "standard": Setting(events=(0.25, 0.35, 0.27, 0.13), confusers=(0.2, 0.35, 0.28, 0.17), facts=7),
+    "harder": Setting(events=(0.0, 0.0, 0.3, 0.4, 0.3), confusers=(0.0, 0.0, 0.3, 0.4, 0.3), facts=10),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +136,22 @@ def values(reading: Reading) -> list[int] | None:
 
 def guideline(reading: Reading) -> str:
     """The ordered operations of a reading, without results."""
-    steps = [f"{DAYS[fact.day]} {fact.op} {fact.number}" for fact in reading[1:]]
+    steps = [f"{DAYS[fact.day]} {fact.verb} {fact.op} {fact.number}" for fact in reading[1:]]
     return ", ".join([f"{DAYS[reading[0].day]} start {reading[0].number}", *steps]) + "."
 
 
-def solution(reading: Reading) -> str:
-    """A reading worked out day by day, ending in the boxed answer."""
-    found = values(reading)
+def solution(reading: Reading, found: list[int] | None = None) -> str:
+    """A reading worked out day by day, ending in the boxed answer.
+
+    `found` are the quantities after each fact, if not the right ones. Raises ValueError where there are none.
+    """
+    found = found or values(reading)
     if found is None:
         raise ValueError("this reading leaves the range 1-99 and has no solution")
     lines = [f"{DAYS[reading[0].day]}: start with {found[0]}."]
     for fact, before, after in zip(reading[1:], found, found[1:], strict=False):
         sum_ = f"{before} {SIGNS[fact.op]} {fact.number} = {after}"
-        lines.append(f"{DAYS[fact.day]}: have {before}, {fact.op} {fact.number}. So {sum_}.")
+        lines.append(f"{DAYS[fact.day]} {fact.verb}: have {before}, {fact.op} {fact.number}. So {sum_}.")
     return "\n".join([*lines, f"The answer is \\boxed{{{found[-1]}}}."])
 
 
@@ -156,7 +177,7 @@ def _event(rng: random.Random, value: int, avoid: tuple[str, ...] = ()) -> tuple
 def _confuser(rng: random.Random, true: Fact, value: int) -> Fact:
     """A fact on the day of `true` that does not count; `value` is the quantity before that day."""
     verb, op, number = _event(rng, value, avoid=(true.verb,))
-    kind: Kind = rng.choice(("person", "item", "unreal"))
+    kind = rng.choices(list(CONFUSERS), list(CONFUSERS.values()))[0]
     actor, item, adverb = true.actor, true.item, ""
     matching = rng.random() < MATCHING
     if kind == "person":
@@ -164,7 +185,7 @@ def _confuser(rng: random.Random, true: Fact, value: int) -> Fact:
     elif kind == "item":
         item = rng.choice([thing for thing in (ITEMS if matching else SUNDRIES) if thing != item])
     else:
-        adverb = rng.choice(UNREAL)
+        adverb = rng.choice(ADVERBS[kind])
     return Fact(true.day, verb, op, number, actor, item, kind, adverb)
 
 
@@ -184,12 +205,12 @@ def _log(rng: random.Random, actor: str, item: str, steps: int, beyond: int, con
     return log
 
 
-def draw(rng: random.Random) -> Story:
+def draw(rng: random.Random, setting: Setting) -> Story:
     """One story."""
-    steps = rng.choices(range(2, 6), (0.25, 0.35, 0.27, 0.13))[0]
-    beyond = int(rng.random() < 0.12)
-    confusers = rng.choices(range(4), (0.25, 0.35, 0.25, 0.15))[0]
-    confusers = min(confusers, steps, MAX_FACTS - steps - beyond)
+    steps = 2 + rng.choices(range(len(setting.events)), setting.events)[0]
+    beyond = int(rng.random() < 0.12 and steps < len(DAYS) - 1)
+    confusers = rng.choices(range(len(setting.confusers)), setting.confusers)[0]
+    confusers = min(confusers, steps, setting.facts - steps - beyond)
     actor, item = rng.choice(PEOPLE), rng.choice(ITEMS)
     log = _log(rng, actor, item, steps, beyond, confusers)
     told = log[1:]
@@ -205,26 +226,30 @@ def split_of(question: str) -> str:
     return next(split for split, bytes_ in SPLITS.items() if byte in bytes_)
 
 
-def story(split: str, index: int) -> Story:
+def story(split: str, index: int, setting: str = "standard") -> Story:
     """The story at a position of a split."""
+    prefix = "" if setting == "standard" else f"{setting}/"
     for attempt in count():
-        candidate = draw(random.Random(f"{split}/{index}/{attempt}"))
+        candidate = draw(random.Random(f"{prefix}{split}/{index}/{attempt}"), SETTINGS[setting])
         if split_of(candidate.question) == split:
             return candidate
     raise AssertionError("unreachable: the count above never ends")
 
 
-def problems(split: str, limit: int, offset: int = 0) -> list[Problem]:
+def problems(split: str, limit: int, offset: int = 0, setting: str = "standard") -> list[Problem]:
     """`limit` problems of a split from position `offset`; every position always holds the same problem."""
     if split not in SPLITS:
         raise UserError(f"lab data: there is no split {split!r}; the splits are {', '.join(SPLITS)}")
-    return [_problem(split, index) for index in range(offset, offset + limit)]
+    if setting not in SETTINGS:
+        raise UserError(f"lab data: there is no name {setting!r}; the names are {', '.join(SETTINGS)}")
+    return [_problem(split, index, setting) for index in range(offset, offset + limit)]
 
 
-def _problem(split: str, index: int) -> Problem:
-    told = story(split, index)
+def _problem(split: str, index: int, setting: str) -> Problem:
+    told = story(split, index, setting)
     truth = told.truth
     confusers = sum(fact.kind != "true" for fact in told.log)
-    level = min(5, 1 + (len(truth) - 3 + 2 * confusers) // 2)
+    level = 1 + (len(truth) - 3 + 2 * confusers) // 2
     meta = {"goal": told.goal(truth), "guideline": guideline(truth), "solution": solution(truth)}
-    return Problem(f"{split}-{index}", told.question, str((values(truth) or [0])[-1]), str(level), meta)
+    name = f"{split}-{index}" if setting == "standard" else f"{setting}-{split}-{index}"
+    return Problem(name, told.question, str((values(truth) or [0])[-1]), str(level), meta)

@@ -40,7 +40,7 @@ class Data(Section):
     """One split of problems."""
 
     source: str = Field(description="lab, a hub id (openai/gsm8k), or a local .jsonl, .json or .parquet file")
-    name: str | None = Field(None, description="configuration (subset) of a hub data set")
+    name: str | None = Field(None, description="configuration (subset) of a hub data set; of the lab: standard, harder")
     split: str = "train"
     revision: str | None = None
     limit: int | None = Field(None, ge=1, description="use this many problems")
@@ -67,7 +67,7 @@ class LocalModel(Section):
     """A model folder or hub id that runs here on transformers and PEFT."""
 
     backend: Literal["local"]
-    path: str = Field(description="lab/small, lab/large, a folder, or a hub id")
+    path: str = Field(description="lab/small, lab/middle, lab/large, a folder, or a hub id")
     revision: str | None = None
     dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "float32"
     device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; the best one when left out")

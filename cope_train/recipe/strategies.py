@@ -66,9 +66,10 @@ class Strategy:
         return replace(self, name=name or self.name, stages=stages)
 
 
-def _own_plan(name: str, kind: PlanKind) -> Strategy:
-    stage = Stage("solve", "small", plan=Plan("small", kind), given=(kind,))
-    return Strategy(name, f"the small model solves once, greedily, with a {kind} of its own", (stage,))
+def _planned(name: str, planner: str, kind: PlanKind) -> Strategy:
+    whose = f"a {kind} of its own" if planner == "small" else f"the {planner} model's {kind}"
+    stage = Stage("solve", "small", plan=Plan(planner, kind), given=(kind,))
+    return Strategy(name, f"the small model solves once, greedily, with {whose}", (stage,))
 
 
 _GOALS = Plan("small", "goal", each=True)
@@ -82,13 +83,10 @@ STRATEGIES: dict[str, Strategy] = {
     for strategy in (
         Strategy("small-single", "the small model, once, greedily", (Stage("solve", "small"),)),
         Strategy("small-majority", "majority of 8 samples of the small model", (Stage("solve", "small", 8, 0.8),)),
-        _own_plan("small-goal", "goal"),
-        _own_plan("small-guideline", "guideline"),
-        Strategy(
-            "small-large-guideline",
-            "the small model solves once, greedily, with the large model's guideline",
-            (Stage("solve", "small", plan=_GUIDELINE, given=("guideline",)),),
-        ),
+        _planned("small-goal", "small", "goal"),
+        _planned("small-guideline", "small", "guideline"),
+        _planned("small-large-goal", "large", "goal"),
+        _planned("small-large-guideline", "large", "guideline"),
         Strategy("large", "the large model, once, greedily", (Stage("solve", "large"),)),
         Strategy(
             "large-plan",

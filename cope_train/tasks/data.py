@@ -46,7 +46,7 @@ def load(source: Source, task: str) -> list[Problem]:
             raise UserError(f"source lab holds word problems; the task is {task}")
         from cope_train.lab import world
 
-        return world.problems(source.split, source.limit or 1000, source.offset)
+        return world.problems(source.split, source.limit or 1000, source.offset, source.name or "standard")
     rows = _local(source) if _is_local(source.source) else _hub(source)
     problems: list[Problem] = []
     end = None if source.limit is None else source.offset + source.limit

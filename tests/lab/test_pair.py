@@ -48,7 +48,7 @@ def test_folders_are_ordinary_and_sample_by_default(name: str) -> None:
 
 
 def test_an_unknown_name_names_the_valid_ones() -> None:
-    with pytest.raises(UserError, match="'medium'.*small, large"):
+    with pytest.raises(UserError, match="'medium'.*small, middle, large"):
         lab.path("medium")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 
+import numpy as np
 import pytest
 
 from cope_train.lab import mixture, world
@@ -65,7 +66,7 @@ def test_confusers_share_their_day_with_a_fact_that_counts() -> None:
 
 def test_readings_lead_to_many_answers() -> None:
     rng = random.Random(0)
-    spread = dict.fromkeys(("person", "item", "unreal"), mixture.SPREAD)
+    spread = mixture.table(mixture.SPREAD)
     distinct = []
     for index in range(200):
         story = world.story("test", index)
@@ -81,6 +82,24 @@ def test_levels_order_difficulty() -> None:
     assert {problem.level for problem in problems} == {"1", "2", "3", "4", "5"}
     words = {level: [len(p.question.split()) for p in problems if p.level == level] for level in "15"}
     assert max(words["1"]) < min(words["5"])
+
+
+def test_the_harder_world_has_longer_chains_more_confusers_and_problems_of_its_own() -> None:
+    standard, harder = world.problems("test", 200), world.problems("test", 200, setting="harder")
+    assert not {problem.id for problem in standard} & {problem.id for problem in harder}
+    assert not {problem.question for problem in standard} & {problem.question for problem in harder}
+    assert min(int(problem.level) for problem in harder) > np.mean([int(problem.level) for problem in standard])
+    for index in range(200):
+        story = world.story("test", index, "harder")
+        assert 5 <= len(story.truth) <= 7
+        assert sum(fact.kind != "true" for fact in story.log) >= 2
+        assert world.split_of(story.question) == "test"
+        assert all(1 <= value <= 99 for value in world.values(story.truth))
+
+
+def test_an_unknown_setting_names_the_valid_ones() -> None:
+    with pytest.raises(UserError, match="'hard'.*standard, harder"):
+        world.problems("test", 1, setting="hard")
 
 
 def test_an_unknown_split_names_the_valid_ones() -> None:
