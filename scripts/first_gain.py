@@ -198,9 +198,10 @@ def main() -> None:
     hush()
     facts = (
         f"n = {given.problems} test problems, thresholds fitted on {given.calibration} others, {given.seeds} training "
-        f"seeds, one sampling seed."
+        f"seeds, one sampling seed, margin {100 * load(RECIPE).evaluate.margin:g} points."
     )
     options = f"--problems {given.problems} --calibration {given.calibration} --seeds {given.seeds}"
+    options += f" --schools {' '.join(given.schools)}"
     body = [f"{facts} {made_by(f'first_gain.py {options}')}"]
     for school in given.schools:
         studies = [recipe(school, seed, given.problems, given.calibration) for seed in range(given.seeds)]

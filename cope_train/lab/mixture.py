@@ -1,9 +1,9 @@
-"""What the two models are pretrained on: rendered chats of the four roles, in the exact prompts used at inference.
+"""What the lab models are pretrained on: rendered chats of the four roles, in the exact prompts used at inference.
 
-The small model's ignorance is designed. It knows that "almost" facts do not count; about other persons and other items
-it knows nothing, and the readings behind its own plans and unguided solutions are drawn from a table instead of the
-truth. So it is wrong there, and spread out rather than sure. Whoever follows a plan follows it faithfully, right or
-wrong. The *drill* (a guideline without its story, and the solution) teaches arithmetic to both.
+Ignorance is designed. The readings behind a model's own plans and unguided solutions are drawn from tables of odds
+instead of the truth, by the kind of confuser, so that a model which does not know is wrong and spread out rather than
+sure; a slip leaves a product or quotient off by a little. Whoever follows a plan follows it, right or wrong. The
+*drill* (a guideline without its story, and the solution) teaches arithmetic to all.
 """
 
 from __future__ import annotations
