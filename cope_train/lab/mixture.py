@@ -59,9 +59,9 @@ SMALL = Mind(
     odds={
         "goal": table(SPREAD, denied=(0.9, 0.05, 0.03, 0.02)),
         "guideline": table((0.06, 0.39, 0.3, 0.25), denied=(0.45, 0.25, 0.15, 0.15)),
-        "plain": table(HEEDLESS, denied=(0.5, 0.3, 0.1, 0.1)),
+        "plain": table(HEEDLESS, person=(0.35, 0.35, 0.2, 0.1), denied=(0.5, 0.3, 0.1, 0.1)),
     },
-    slip=0.55,
+    slip=0.57,
     gold=0.3,
     checks=False,
 )

@@ -39,7 +39,7 @@ class Plan:
 
 
 PLANS = {
-    "small": Plan(layers=3, steps=7000),
+    "small": Plan(layers=3, steps=7500),
     "middle": Plan(layers=4, steps=4500),
     "large": Plan(layers=6, steps=5000),
 }
