@@ -12,8 +12,8 @@ from rich.console import Console
 
 from cope_train import __version__
 from cope_train.console import Terminal, hush, log_to
+from cope_train.errors import UserError
 from cope_train.recipe import Recipe
-from cope_train.records import UserError
 
 app = typer.Typer(
     name="cope-train",

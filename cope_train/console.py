@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from cope_train.records import UserError
+from cope_train.errors import UserError
 
 log = logging.getLogger(__name__)
 _console = Console(highlight=False, soft_wrap=True)

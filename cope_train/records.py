@@ -5,7 +5,7 @@ The terms are those of the field; `docs/architecture.md` lists them. This module
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -17,24 +17,6 @@ Role = Literal["goal", "guideline", "solution"]
 PlanKind = Literal["goal", "guideline"]
 Finish = Literal["stop", "length"]
 Record = TypeVar("Record")
-
-
-class UserError(Exception):
-    """Something the user can mend. The command line prints the message and exits with `exit_code`."""
-
-    exit_code = 2
-
-
-class ServerError(UserError):
-    """A model server failed for good (exit code 4)."""
-
-    exit_code = 4
-
-
-class NotRunnableHere(UserError):
-    """A valid recipe that this machine lacks something for (exit code 5)."""
-
-    exit_code = 5
 
 
 class Verdict(StrEnum):
@@ -107,9 +89,10 @@ class Request:
 class Completion:
     """What a model returned for one sample index of a request.
 
-    `prompt_tokens` is the length of the request's prompt (billed once per call), `logprob` the sum of the
-    untempered log-probabilities of the completion's tokens, `margin` the difference between the two largest
-    probabilities at the first answer token, `seconds` this sample's share of the wall time. None: not known.
+    `prompt_tokens` is the length of the request's prompt (billed once per call), `cached_tokens` those of it that the
+    server had in its cache, `reasoning_tokens` those of `completion_tokens` that were thought and not shown, `logprob`
+    the sum of the untempered log-probabilities of the completion's tokens, `margin` the difference between the two
+    largest probabilities at the first answer token, `seconds` this sample's share of the wall time. None: not known.
     """
 
     text: str
@@ -119,13 +102,19 @@ class Completion:
     logprob: float | None = None
     margin: float | None = None
     seconds: float | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A sample that could not be had (transport, time-out). Never a completion, never stored as one."""
+    """A sample that could not be had (transport, time-out). Never a completion, never stored as one.
+
+    `again`: only this call failed, and the sample is being asked for once more: a row of the ledger, no outcome.
+    """
 
     message: str
+    again: bool = False
 
 
 Outcome = Completion | Failure
@@ -220,11 +209,15 @@ class Backend(Protocol):
         """Everything about model, adapter and rendered prompt that decides what a completion can be (JSON)."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
         """Yield (position in `requests`, outcomes) as they finish, in any order.
 
-        A request that takes several calls may come in parts, in the order of its indices: each part is a row of the
-        ledger.
+        Requests are taken as they are needed, so that they may be made on the way. A request that takes several calls
+        comes in as many parts, in the order of its indices: each part is a row of the ledger. A part of failures that
+        are asked for `again` settles no index. `go_on` is asked before every call; once it says no, nothing more is
+        sent, what is under way is still yielded, and requests may stay unanswered.
         """
         ...
 

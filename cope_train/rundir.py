@@ -18,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from cope_train.errors import UserError
 from cope_train.recipe import Recipe, dump
-from cope_train.records import UserError
 
 _PACKAGES = ("cope_train", "torch", "transformers", "peft", "trl", "accelerate", "datasets")
 

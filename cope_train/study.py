@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cope_train import prompts
+from cope_train.errors import UserError
 from cope_train.models import Models
 from cope_train.models.store import Store
 from cope_train.recipe import Recipe
-from cope_train.recipe.schema import LocalModel, Train
-from cope_train.records import Problem, Task, UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.recipe.schema import Train
+from cope_train.records import Problem, Task
 from cope_train.rundir import RunDir, hash_of
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from cope_train.records import Completion, Message, Outcome, Problem, Request, Role, Verdict
@@ -55,6 +55,11 @@ class FakeModel:
     def complete(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]]:
         return [self.answer(request) for request in requests]
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+        requests = list(requests)
         for position in reversed(range(len(requests))):
+            if not go_on():
+                return
             yield position, self.answer(requests[position])

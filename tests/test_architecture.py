@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cope_train"
 ROOMS = [
+    "errors",
     "records",
     "recipe",
     "rundir",

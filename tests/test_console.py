@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cope_train.console import log_to
-from cope_train.records import UserError
+from cope_train.errors import UserError
 
 
 def test_what_is_logged_stands_in_the_run_folder(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cope_train import prompts
+from cope_train.errors import UserError
 from cope_train.prompts import PromptSet
-from cope_train.records import Message, UserError
+from cope_train.records import Message
 
 SETS = ("word_problems", "math")
 ROLES = ("goal", "guideline", "solution")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import UserError
 from cope_train.recipe import Recipe, load
-from cope_train.records import UserError
 from cope_train.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent

@@ -47,7 +47,7 @@ def test_a_script_fills_its_page(tmp_path: Path, words: list[str], found: list[s
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
-    assert text.startswith("# Title\n<!-- figures -->\nn = ")
+    assert text.startswith("# Title\n<!-- figures -->\n")
     assert text.endswith("\n<!-- end -->\nThe end.\n")
     assert "figures of last time" not in text
     for words in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from cope_train.recipe.schema import LocalModel, Price
+from cope_train.recipe.model_specs import LocalModel, Price
 from cope_train.records import Trace, Usage
 
 _FREE = Price(input=0, output=0)

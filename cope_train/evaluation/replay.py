@@ -8,8 +8,9 @@ from itertools import product
 
 import numpy as np
 
+from cope_train.errors import ServerError
 from cope_train.evaluation.cost import Prices, of_trace
-from cope_train.records import ServerError, Trace, Verdict
+from cope_train.records import Trace, Verdict
 
 NEVER = 1.01  # above any consensus: the stage never accepts
 _ROUNDING = 1e-9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cope_train.records import UserError
+from cope_train.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
 NAMES = ("small", "middle", "large")

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from cope_train.records import Problem, UserError
+from cope_train.errors import UserError
+from cope_train.records import Problem
 
 Op = Literal["add", "take", "times", "split"]
 Kind = Literal["true", "person", "item", "denied", "hedged"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cope_train.models.store import Store
 from cope_train.models.stored import Progress, StoredModel
-from cope_train.recipe.schema import ApiModel, LocalModel, RecordedModel
+from cope_train.recipe.model_specs import ApiModel, LocalModel, RecordedModel
 from cope_train.records import Backend
 
 Spec = LocalModel | ApiModel | RecordedModel

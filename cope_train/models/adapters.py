@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cope_train.records import UserError
+from cope_train.errors import UserError
 
 MANIFEST = "cope_train.json"
 

@@ -7,14 +7,15 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate, pairwise
 from typing import Any
 
+from cope_train.errors import NotRunnableHere, ServerError, UserError
 from cope_train.models.identity import completion_key
-from cope_train.recipe.schema import ApiModel
-from cope_train.records import Completion, Failure, NotRunnableHere, Outcome, Request, ServerError, UserError
+from cope_train.recipe.model_specs import ApiModel
+from cope_train.records import Completion, Failure, Outcome, Request
 
 
 class ApiBackend:
@@ -42,11 +43,14 @@ class ApiBackend:
             "body": self._body(request),
         }
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
         """Yield the outcomes of each call as it returns: a request that takes several calls comes in as many parts.
 
         Raises ServerError when the server refuses the key or the model, after what other calls brought.
         """
+        requests = list(requests)
         arrived: queue.Queue[tuple[int, Any] | None] = queue.Queue()
         worker = threading.Thread(target=lambda: asyncio.run(self._ask_all(requests, arrived)), daemon=True)
         worker.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cope_train.records import NotRunnableHere, UserError
+from cope_train.errors import NotRunnableHere, UserError
 
 
 def resolve(path: str, revision: str | None = None) -> Path:

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cope_train.records import Request, UserError
+from cope_train.errors import UserError
+from cope_train.records import Request
 
 
 def completion_key(identity: Mapping[str, Any], request: Request, index: int) -> str:

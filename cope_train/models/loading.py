@@ -8,8 +8,9 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from cope_train.recipe.schema import LocalModel
-from cope_train.records import Message, UserError
+from cope_train.errors import UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.records import Message
 
 
 def render(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Any], opened: bool = True) -> str:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from cope_train.errors import NotRunnableHere, UserError
 from cope_train.models.adapters import check_base
 from cope_train.models.folders import resolve
 from cope_train.models.identity import completion_key, weights_fingerprint
 from cope_train.models.loading import load_model, load_tokenizer, render
-from cope_train.recipe.schema import LocalModel
-from cope_train.records import Completion, Message, NotRunnableHere, Outcome, Request, UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.records import Completion, Message, Outcome, Request
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,11 @@ class LocalBackend:
             "prompt": self._render(request.messages),
         }
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
         """Yield outcomes batch by batch: requests of one kind, similar lengths together, under a token budget."""
+        requests = list(requests)
         kinds: dict[tuple, list[int]] = {}
         for position, request in enumerate(requests):
             kinds.setdefault((request.adapter or "", request.sampling), []).append(position)
@@ -67,6 +71,8 @@ class LocalBackend:
             queue = sorted(positions, key=lambda i: (-lengths[i], i))
             with self._active(adapter):
                 while queue:
+                    if not go_on():
+                        return
                     batch, queue = self._cut(queue, requests, lengths)
                     answered = self._answer([requests[i] for i in batch])
                     if answered is None:

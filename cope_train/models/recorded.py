@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from cope_train.recipe.schema import RecordedModel
-from cope_train.records import Completion, Failure, Outcome, Request, Role, UserError
+from cope_train.errors import UserError
+from cope_train.recipe.model_specs import RecordedModel
+from cope_train.records import Completion, Failure, Outcome, Request, Role
 
 _Key = tuple[str, str, int]  # question or id, role, sample index
 _OURS = {"question": "question", "completion": "completion", "id": "id", "role": "role", "index": "index"}
@@ -56,9 +57,13 @@ class RecordedBackend:
             "prompt": request.messages[-1].content,
         }
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
         """Yield what the file holds; a sample that it lacks is a failure that says so."""
         for position, request in enumerate(requests):
+            if not go_on():
+                return
             yield position, tuple(self._find(request, index) for index in request.indices)
 
     def _find(self, request: Request, index: int) -> Outcome:

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from cope_train.models.identity import completion_key
 from cope_train.models.store import Call, Store
-from cope_train.recipe.schema import Price
+from cope_train.recipe.model_specs import Price
 from cope_train.records import Backend, Completion, Failure, Outcome, Request
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,11 @@ class StoredModel:
         waiting, done = list(keys), 0
         for position, outcomes in self._backend.generate(missing):
             row = waiting[position]
+            entered = self._enter(missing[position], row[: len(outcomes)], outcomes)
+            if all(isinstance(outcome, Failure) and outcome.again for outcome in outcomes):
+                continue
             waiting[position] = row[len(outcomes) :]
-            found |= self._enter(missing[position], row[: len(outcomes)], outcomes)
+            found |= entered
             done += not waiting[position]
             self._progress(self.name, done, len(missing))
         return found

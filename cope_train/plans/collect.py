@@ -6,22 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from cope_train.errors import ServerError
 from cope_train.plans.lint import lint
 from cope_train.plans.planset import Plan
 from cope_train.recipe.schema import Plans
 from cope_train.recipe.schema import Sampling as RoleSampling
-from cope_train.records import (
-    Completion,
-    Model,
-    PlanKind,
-    Problem,
-    Request,
-    Role,
-    Sampling,
-    ServerError,
-    Task,
-    Verdict,
-)
+from cope_train.records import Completion, Model, PlanKind, Problem, Request, Role, Sampling, Task, Verdict
 
 log = logging.getLogger(__name__)
 _MAX_FAILED = 0.2

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cope_train.errors import UserError
 from cope_train.plans.lint import RULES
-from cope_train.records import PlanKind, UserError
+from cope_train.records import PlanKind
 
 
 @dataclass(frozen=True, slots=True)

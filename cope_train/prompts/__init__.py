@@ -17,7 +17,8 @@ from typing import get_args
 
 from jinja2 import ChainableUndefined, Environment, Template, TemplateError
 
-from cope_train.records import Message, Role, UserError
+from cope_train.errors import UserError
+from cope_train.records import Message, Role
 
 _HERE = Path(__file__).parent
 _JINJA = Environment(undefined=ChainableUndefined, keep_trailing_newline=False, trim_blocks=True, autoescape=False)

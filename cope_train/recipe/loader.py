@@ -11,10 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from cope_train.errors import UserError
 from cope_train.recipe import yaml_text
 from cope_train.recipe.schema import Recipe
 from cope_train.recipe.wrong import Wrong, nearest
-from cope_train.records import UserError
 
 _TYPES = {
     "int_type": "a whole number",

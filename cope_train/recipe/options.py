@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cope_train.errors import UserError
 from cope_train.recipe.schema import Recipe
-from cope_train.records import UserError
 
 
 def narrowed(recipe: Recipe, limit: int | None = None, seed: int | None = None, only: str | None = None) -> Recipe:

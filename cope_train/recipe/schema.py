@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cope_train import records
+from cope_train.recipe.model_specs import LocalModel, Model
+from cope_train.recipe.section import Section
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
 from cope_train.recipe.wrong import Wrong, unknown
 from cope_train.records import PlanKind, Role
 
 AdapterChoice = Literal["none", "planner", "executor", "both"]
 Share = Annotated[float, Field(ge=0, le=1)]
-# Floats become decimals by way of their shortest text, so that 0.15 is fifteen hundredths and books balance exactly.
-Money = Annotated[Decimal, Field(ge=0, strict=False), BeforeValidator(lambda v: str(v) if isinstance(v, float) else v)]
 
 
 def _known_strategy(name: str) -> str:
@@ -28,12 +27,6 @@ def _known_cascade(name: str) -> str:
     if name not in STRATEGIES:
         raise Wrong([("", unknown(name, list(STRATEGIES)))])
     return name
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, types are not guessed, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Data(Section):
@@ -54,59 +47,6 @@ class Splits(Section):
     train: Data | None = None
     calibration: Data | None = None
     test: Data
-
-
-class Price(Section):
-    """USD per million tokens."""
-
-    input: Money
-    output: Money
-
-
-class LocalModel(Section):
-    """A model folder or hub id that runs here on transformers and PEFT."""
-
-    backend: Literal["local"]
-    path: str = Field(description="lab/small, lab/middle, lab/large, a folder, or a hub id")
-    revision: str | None = None
-    dtype: Literal["auto", "float64", "float32", "bfloat16", "float16"] = "float32"
-    device: str | None = Field(None, description="cpu, cuda, cuda:1, ...; the best one when left out")
-    device_map: str | None = Field(None, description="accelerate's device map, such as auto, for models over devices")
-    attention: str | None = Field(None, description="attention implementation: eager, sdpa, flash_attention_2, ...")
-    batch_tokens: int = Field(65536, ge=1, description="prompt and new tokens per batch; halved on out-of-memory")
-    adapters: dict[Literal["planner", "executor"], str] = Field({}, description="ready adapters to evaluate")
-    chat_template_kwargs: dict[str, bool | int | float | str] = {}
-    price: Price | None = Field(None, description="what it would cost if bought; free when left out")
-
-
-class ApiModel(Section):
-    """A model behind an OpenAI-compatible server."""
-
-    backend: Literal["api"]
-    model: str
-    base_url: str | None = Field(None, description="OpenAI's own when left out")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
-    concurrency: int = Field(8, ge=1)
-    timeout: float = Field(120.0, gt=0, description="seconds for one call")
-    retries: int = Field(5, ge=0)
-    logprobs: bool = False
-    chat_template_kwargs: dict[str, bool | int | float | str] = {}
-    extra_body: dict[str, bool | int | float | str] = {}
-    price: Price | None = Field(None, description="unknown when left out, and so is every cost")
-
-
-class RecordedModel(Section):
-    """Completions from a jsonl file: for tests, and to grade what others recorded."""
-
-    backend: Literal["recorded"]
-    path: str
-    fields: dict[Literal["question", "completion", "id", "role", "index"], str] = Field(
-        {}, description="our field -> column, dots go deeper"
-    )
-    price: Price | None = None
-
-
-Model = Annotated[LocalModel | ApiModel | RecordedModel, Field(discriminator="backend")]
 
 
 class Sampling(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cope_train.records import UserError
+from cope_train.errors import UserError
 
 
 @dataclass(frozen=True)

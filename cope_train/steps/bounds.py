@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from cope_train.recipe import Recipe
-from cope_train.recipe.schema import Data, LocalModel, Price
+from cope_train.recipe.model_specs import LocalModel, Price
+from cope_train.recipe.schema import Data
 from cope_train.recipe.schema import Sampling as RoleSampling
 from cope_train.recipe.strategies import STRATEGIES
 from cope_train.records import PlanKind, Problem, Role

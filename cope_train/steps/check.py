@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cope_train.errors import NotRunnableHere, UserError
 from cope_train.models import backend
 from cope_train.models.folders import resolve
 from cope_train.recipe import Recipe
-from cope_train.recipe.schema import Data, LocalModel, Price
-from cope_train.records import NotRunnableHere, Problem, UserError
+from cope_train.recipe.model_specs import LocalModel, Price
+from cope_train.recipe.schema import Data
+from cope_train.records import Problem
 from cope_train.rundir import RunDir
 from cope_train.steps.bounds import SPLITS, Bound, bounds
 from cope_train.study import Study

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cope_train.errors import UserError
 from cope_train.plans import planset
 from cope_train.plans.collect import Collector
-from cope_train.records import UserError
 from cope_train.study import Study
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from cope_train.cascade.engine import Engine
+from cope_train.errors import ServerError, UserError
 from cope_train.evaluation.cost import prices
 from cope_train.evaluation.replay import Fitted, fit
 from cope_train.models.identity import weights_fingerprint
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, Adapters, Strategy, parse
-from cope_train.records import ServerError, Trace, UserError, to_json
+from cope_train.records import Trace, to_json
 from cope_train.study import Study
 
 _MAX_FAILED = 0.2

@@ -9,9 +9,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
 
+from cope_train.errors import UserError
 from cope_train.models.adapters import MANIFEST, read_manifest
 from cope_train.models.identity import weights_fingerprint
-from cope_train.records import UserError
 from cope_train.study import Study
 
 _USE = {"planner": "write plans", "executor": "solve under a plan"}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from cope_train.errors import UserError
 from cope_train.evaluation.cost import balanced, prices
 from cope_train.evaluation.examples import pick
 from cope_train.evaluation.headline import headline
@@ -13,7 +14,7 @@ from cope_train.evaluation.lines import Line, from_traces, random_escalation
 from cope_train.evaluation.report import write
 from cope_train.evaluation.summary import summarise
 from cope_train.recipe.strategies import Adapters
-from cope_train.records import Trace, UserError, from_json
+from cope_train.records import Trace, from_json
 from cope_train.steps.evaluate import asked, entries
 from cope_train.study import Study
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cope_train.records import StageTrace, Trace, UserError, from_json
+from cope_train.errors import UserError
+from cope_train.records import StageTrace, Trace, from_json
 from cope_train.rundir import RunDir
 
 

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cope_train.errors import UserError
 from cope_train.models.adapters import MANIFEST
 from cope_train.models.folders import resolve
 from cope_train.models.identity import weights_fingerprint
 from cope_train.models.loading import load_model, load_tokenizer, render
 from cope_train.plans import planset
-from cope_train.recipe.schema import LocalModel, Train
-from cope_train.records import UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.recipe.schema import Train
 from cope_train.rundir import hash_of, versions
 from cope_train.steps.collect import asked as collected
 from cope_train.study import Study

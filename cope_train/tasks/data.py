@@ -9,7 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
-from cope_train.records import NotRunnableHere, Problem, UserError
+from cope_train.errors import NotRunnableHere, UserError
+from cope_train.records import Problem
 
 # Our field -> columns it may stand in, first match first. They cover GSM8K, MATH-500, the AIME sets and most others.
 _COLUMNS = {

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cope_train.records import Message, UserError
+from cope_train.errors import UserError
+from cope_train.records import Message
 from cope_train.training.rows import Row
 
 Render = Callable[[Sequence[Message], bool], str]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cope_train.errors import UserError
 from cope_train.recipe.schema import Tracking, Train
-from cope_train.records import UserError
 from cope_train.training.preflight import Preflight
 
 log = logging.getLogger(__name__)

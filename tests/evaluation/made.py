@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cope_train.recipe.schema import Price
+from cope_train.recipe.model_specs import Price
 from cope_train.records import Sample, StageTrace, Trace, Usage, Verdict
 
 RIGHT, WRONG, UNPARSEABLE, FAILURE = Verdict.right, Verdict.wrong, Verdict.unparseable, Verdict.failure

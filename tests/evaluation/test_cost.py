@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from cope_train.evaluation import cost
-from cope_train.recipe.schema import ApiModel, LocalModel, Price, RecordedModel
+from cope_train.recipe.model_specs import ApiModel, LocalModel, Price, RecordedModel
 from cope_train.records import Trace
 from tests.evaluation.made import PRICES, WRONG, stage, trace, used
 

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cope_train.cascade.engine import Engine
+from cope_train.errors import ServerError
 from cope_train.evaluation.cost import of_trace
 from cope_train.evaluation.replay import NEVER, fit, replay
-from cope_train.recipe.schema import Price
+from cope_train.recipe.model_specs import Price
 from cope_train.recipe.strategies import STRATEGIES
-from cope_train.records import Completion, Failure, Problem, ServerError, Trace, Verdict
+from cope_train.records import Completion, Failure, Problem, Trace, Verdict
 from tests.evaluation.made import FAILURE, PRICES, RIGHT, WRONG, stage, trace, used
 from tests.fakes import PROBLEMS, FakeModel, FakeTask
 

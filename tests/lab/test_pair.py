@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cope_train import lab, prompts
+from cope_train.errors import UserError
 from cope_train.lab import pretrain, world
-from cope_train.records import UserError, Verdict
+from cope_train.records import Verdict
 from cope_train.tasks.word_problems import WordProblems
 
 

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from cope_train.errors import UserError
 from cope_train.lab import mixture, world
-from cope_train.records import UserError
 
 BOXED = re.compile(r"\\boxed\{(\d+)\}")
 EVENT = re.compile(r"(\d+) ([-+x/]) (\d+) = (\d+)")

@@ -10,11 +10,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from cope_train.errors import UserError
 from cope_train.models.adapters import MANIFEST, check_base, read_manifest
 from cope_train.models.identity import weights_fingerprint
 from cope_train.models.local import LocalBackend
-from cope_train.recipe.schema import LocalModel
-from cope_train.records import Message, Request, Sampling, UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.records import Message, Request, Sampling
 from tests.conftest import make_model
 
 REQUEST = Request("p", "goal", (Message("user", "plan it"),), Sampling(temperature=0.9, max_tokens=10), (0, 1))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import NotRunnableHere, ServerError
 from cope_train.models.api import ApiBackend
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
-from cope_train.recipe.schema import ApiModel, Price
-from cope_train.records import Failure, Message, NotRunnableHere, Request, Sampling, ServerError
+from cope_train.recipe.model_specs import ApiModel, Price
+from cope_train.records import Failure, Message, Request, Sampling
 from tests.models.server import Server, completion
 
 HOT = Sampling(temperature=0.8, max_tokens=50, top_p=0.9, top_k=20, stop=("END",))

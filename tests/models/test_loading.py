@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import UserError
 from cope_train.models.identity import weights_fingerprint
 from cope_train.models.loading import load_model
-from cope_train.recipe.schema import LocalModel
-from cope_train.records import UserError
+from cope_train.recipe.model_specs import LocalModel
 
 
 @pytest.fixture

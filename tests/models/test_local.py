@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cope_train.errors import NotRunnableHere, UserError
 from cope_train.models.local import LocalBackend
-from cope_train.recipe.schema import LocalModel
-from cope_train.records import Completion, Message, NotRunnableHere, Request, Sampling, UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.records import Completion, Message, Request, Sampling
 from tests.conftest import NO_SYSTEM, make_model
 
 SAMPLED = Sampling(temperature=0.9, max_tokens=12)

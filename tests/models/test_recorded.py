@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cope_train.errors import UserError
 from cope_train.models.recorded import RecordedBackend
-from cope_train.recipe.schema import RecordedModel
-from cope_train.records import Failure, Message, Request, Sampling, UserError
+from cope_train.recipe.model_specs import RecordedModel
+from cope_train.records import Failure, Message, Request, Sampling
 
 
 def backend(path, **fields) -> RecordedBackend:

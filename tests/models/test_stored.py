@@ -11,7 +11,7 @@ import pytest
 from cope_train.models.identity import completion_key
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
-from cope_train.recipe.schema import Price
+from cope_train.recipe.model_specs import Price
 from cope_train.records import Completion, Failure, Message, Request, Sampling
 from tests.fakes import FakeModel
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import ServerError, UserError
 from cope_train.plans import planset
 from cope_train.plans.collect import Collector
 from cope_train.plans.lint import lint
 from cope_train.recipe.schema import Plans
-from cope_train.records import Completion, Failure, Problem, ServerError, UserError
+from cope_train.records import Completion, Failure, Problem
 from tests.fakes import PROBLEMS, FakeModel, FakeTask
 
 HASHES = {"goal": "h1", "guideline": "h2", "solution": "h3"}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cope_train.errors import UserError
 from cope_train.recipe import RecipeError, dump, load, shipped, yaml_text
 from cope_train.recipe.options import narrowed
-from cope_train.records import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))

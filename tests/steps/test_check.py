@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 import cope_train.models
+from cope_train.errors import UserError
 from cope_train.models.store import Store
 from cope_train.recipe import Recipe, load
+from cope_train.recipe.model_specs import Price
 from cope_train.recipe.options import narrowed
-from cope_train.recipe.schema import Price
-from cope_train.records import Request, UserError
+from cope_train.records import Request
 from cope_train.steps.bounds import Bound
 from cope_train.steps.check import check
 from cope_train.steps.collect import collect

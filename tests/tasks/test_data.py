@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import NotRunnableHere, UserError
 from cope_train.recipe.schema import Data
-from cope_train.records import NotRunnableHere, Problem, UserError
+from cope_train.records import Problem
 from cope_train.tasks.data import load, overlap
 
 ROWS = [{"question": f"What is {i}?", "answer": f"so\n#### {i},000", "id": f"q{i}"} for i in range(1, 6)]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cope_train.errors import UserError
 from cope_train.models.loading import render
-from cope_train.records import Message, UserError
+from cope_train.records import Message
 from cope_train.training.preflight import preflight, tokenise
 from cope_train.training.rows import Row
 from tests.conftest import CHATML, make_tokenizer

@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cope_train.errors import UserError
 from cope_train.models.loading import load_model, load_tokenizer, render
-from cope_train.recipe.schema import LocalModel, Lora, Tracking, Train
-from cope_train.records import Message, UserError
+from cope_train.recipe.model_specs import LocalModel
+from cope_train.recipe.schema import Lora, Tracking, Train
+from cope_train.records import Message
 from cope_train.training import sft
 from cope_train.training.preflight import preflight
 from cope_train.training.rows import Row
