@@ -48,7 +48,7 @@ def make_tokenizer(folder: Path, template: str = CHATML):
 
 
 def make_model(folder: Path, family: str = "llama", template: str = CHATML, seed: int = 0) -> Path:
-    """A random model folder of a family: llama, qwen2 (grouped-query attention), or qwen2_moe."""
+    """A random model folder of a family: llama, qwen2 (grouped-query attention), qwen2_moe, mistral (with windows)."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -56,6 +56,7 @@ def make_model(folder: Path, family: str = "llama", template: str = CHATML, seed
     extra = {
         "llama": {},
         "qwen2": {"num_key_value_heads": 2},
+        "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
         "qwen2_moe": {
             "num_key_value_heads": 2,
             "num_experts": 4,

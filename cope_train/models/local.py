@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cope_train.errors import NotRunnableHere, UserError
 from cope_train.models.adapters import check_base
 from cope_train.models.folders import resolve
+from cope_train.models.grouping import Row
 from cope_train.models.identity import completion_key, weights_fingerprint
 from cope_train.models.loading import load_model, load_tokenizer, render
 from cope_train.recipe.model_specs import LocalModel
-from cope_train.records import Completion, Message, Outcome, Request
+from cope_train.records import Completion, Message, Outcome, Request, Sampling
+
+if TYPE_CHECKING:
+    from cope_train.models.wave import Said
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,6 @@ class LocalBackend:
         for folder in self._adapters.values():
             check_base(folder, self._fingerprint, spec.path)
         self._adapter_prints = {role: weights_fingerprint(folder) for role, folder in self._adapters.items()}
-        self._budget = spec.batch_tokens
         self._render = lru_cache(maxsize=100_000)(self._render_prompt)
 
     def identity(self, request: Request) -> dict[str, Any]:
@@ -61,138 +62,56 @@ class LocalBackend:
     def generate(
         self, requests: Iterable[Request], go_on: Callable[[], bool] = lambda: True
     ) -> Iterator[tuple[int, tuple[Outcome, ...]]]:
-        """Yield outcomes batch by batch: requests of one kind, similar lengths together, under a token budget."""
+        """Yield the outcomes of each request once its last sample has ended.
+
+        Requests of one adapter and one sampling are decoded together. Raises NotRunnableHere when memory does not even
+        hold one sample.
+        """
         requests = list(requests)
         kinds: dict[tuple, list[int]] = {}
         for position, request in enumerate(requests):
             kinds.setdefault((request.adapter or "", request.sampling), []).append(position)
-        for (adapter, _), positions in kinds.items():
-            lengths = {i: len(self._encode(requests[i])) for i in positions}
-            queue = sorted(positions, key=lambda i: (-lengths[i], i))
+        for (adapter, sampling), positions in kinds.items():
+            rows = [row for position in positions for row in self._rows(position, requests[position])]
+            ended: dict[int, dict[int, Completion]] = {position: {} for position in positions}
             with self._active(adapter):
-                while queue:
-                    if not go_on():
-                        return
-                    batch, queue = self._cut(queue, requests, lengths)
-                    answered = self._answer([requests[i] for i in batch])
-                    if answered is None:
-                        queue = batch + queue
-                    else:
-                        yield from zip(batch, answered, strict=True)
+                for said in self._decode(rows, sampling, go_on):
+                    position, index = said.row.mark
+                    request = requests[position]
+                    ended[position][index] = self._completion(request, said)
+                    if len(ended[position]) == len(request.indices):
+                        samples = ended.pop(position)
+                        yield position, tuple(samples[index] for index in request.indices)
 
-    def _cut(
-        self, queue: list[int], requests: Sequence[Request], lengths: Mapping[int, int]
-    ) -> tuple[list[int], list[int]]:
-        # The queue is sorted by falling length, so its head decides how wide the batch is.
-        width = lengths[queue[0]] + requests[queue[0]].sampling.max_tokens
-        rows, taken = 0, 0
-        for position in queue:
-            rows += len(requests[position].indices)
-            if taken and rows * width > self._budget:
-                break
-            taken += 1
-        return queue[:taken], queue[taken:]
+    def _rows(self, position: int, request: Request) -> Iterator[Row]:
+        prompt, identity = tuple(self._encode(request)), self.identity(request)
+        for index in request.indices:
+            yield Row((position, index), request.problem_id, completion_key(identity, request, index), prompt)
 
-    def _answer(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]] | None:
-        """Outcomes of one batch; None when memory ran out and the budget was halved.
-
-        Raises NotRunnableHere when memory does not even hold one sample.
-        """
-        import torch
+    def _decode(self, rows: Sequence[Row], sampling: Sampling, go_on: Callable[[], bool]) -> Iterator[Said]:
+        from cope_train.models.decode import OutOfRoom
 
         try:
-            return self._decode(requests)
-        except torch.OutOfMemoryError:
-            pass  # what was allocated is only let go once the error is
-        torch.cuda.empty_cache()
-        rows = sum(len(request.indices) for request in requests)
-        if rows == 1:
+            yield from self._decoder.run(rows, sampling, go_on)
+        except OutOfRoom:
             raise NotRunnableHere(
                 f"model {self.name}: out of memory with one sample; lower sampling.*.max_tokens or use a smaller dtype"
-            )
-        if len(requests) > 1:
-            self._budget //= 2
-            log.warning("%s: out of memory at %d rows; batch_tokens is now %d", self.name, rows, self._budget)
-            return None
-        log.warning("%s: out of memory with one request of %d samples; it is split in two", self.name, rows)
-        (request,) = requests
-        halves = request.indices[: rows // 2], request.indices[rows // 2 :]
-        first, second = (self._answer([replace(request, indices=half)])[0] for half in halves)
-        return [first + second]
+            ) from None
 
-    def _decode(self, requests: Sequence[Request]) -> list[tuple[Outcome, ...]]:
-        import torch
-
-        from cope_train.models.cache import new_cache
-        from cope_train.models.sampler import KeyedSampler
-
-        start = time.perf_counter()
-        sampling = requests[0].sampling
-        owners = [i for i, request in enumerate(requests) for _ in request.indices]
-        keys = [
-            completion_key(self.identity(request), request, index) for request in requests for index in request.indices
-        ]
-        batch = self.tokenizer.pad({"input_ids": [self._encode(request) for request in requests]}, return_tensors="pt")
-        prompt, mask = batch["input_ids"].to(self._model.device), batch["attention_mask"].to(self._model.device)
-        rows = torch.tensor(owners, device=prompt.device)
-        with torch.inference_mode():
-            cache = new_cache(self._model.config)
-            if len(owners) > len(requests):
-                self._prefill(cache, prompt, mask, rows)
-            sampler = KeyedSampler(keys, sampling, prompt[rows], mask[rows])
-            output = self._model.generate(
-                input_ids=prompt[rows],
-                attention_mask=mask[rows],
-                past_key_values=cache,
-                logits_processor=[sampler],
-                max_new_tokens=sampling.max_tokens,
-                stop_strings=list(sampling.stop) or None,
-                tokenizer=self.tokenizer if sampling.stop else None,
-            )
-        seconds = (time.perf_counter() - start) / len(owners)
-        return self._collect(requests, output[:, prompt.shape[1] :].cpu(), mask.sum(1).tolist(), sampler, seconds)
-
-    def _prefill(self, cache: Any, prompt: Any, mask: Any, rows: Any) -> None:
-        """Fill the cache with each prompt less its last token, computed once and repeated for its samples."""
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        self._model(
-            input_ids=prompt[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+    def _completion(self, request: Request, said: Said) -> Completion:
+        ids = said.tokens
+        text, cut = self._text(ids, request.sampling.stop)
+        if cut:  # generate goes on until the longest row of its batch ends
+            ids = ids[: self._shortest(ids, request.sampling.stop)]
+        return Completion(
+            text=text,
+            finish="stop" if cut or (ids and ids[-1] in self._ends) else "length",
+            prompt_tokens=len(said.row.prompt),
+            completion_tokens=len(ids),
+            logprob=sum(said.logprobs[: len(ids)]),
+            margin=self._margin(ids, text, request.answer_prefix, said.margins),
+            seconds=said.seconds,
         )
-        cache.batch_select_indices(rows)
-
-    def _collect(
-        self, requests: Sequence[Request], tokens: Any, prompts: Sequence[int], sampler: Any, seconds: float
-    ) -> list[tuple[Outcome, ...]]:
-        logprobs, margins = sampler.logprobs, sampler.margins
-        outcomes, row = [], 0
-        for request, prompt in zip(requests, prompts, strict=True):
-            samples = []
-            for _ in request.indices:
-                ids = tokens[row].tolist()
-                length = next((i + 1 for i, token in enumerate(ids) if token in self._ends), len(ids))
-                text, cut = self._text(ids[:length], request.sampling.stop)
-                if cut:  # what follows is padding, as long as the batch
-                    length = self._shortest(ids[:length], request.sampling.stop)
-                ended = cut or (length > 0 and ids[length - 1] in self._ends)
-                samples.append(
-                    Completion(
-                        text=text,
-                        finish="stop" if ended else "length",
-                        prompt_tokens=prompt,
-                        completion_tokens=length,
-                        logprob=float(logprobs[row, :length].sum()),
-                        margin=self._margin(ids[:length], text, request.answer_prefix, margins[row]),
-                        seconds=seconds,
-                    )
-                )
-                row += 1
-            outcomes.append(tuple(samples))
-        return outcomes
 
     def _text(self, ids: list[int], stops: Sequence[str]) -> tuple[str, bool]:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -226,6 +145,15 @@ class LocalBackend:
     def tokenizer(self) -> Any:
         """The model's tokenizer, padding on the left."""
         return load_tokenizer(self._folder)
+
+    @cached_property
+    def _decoder(self) -> Any:
+        from cope_train.models.decode import Decoder, suits
+        from cope_train.models.plain import PlainDecoder
+
+        kind = Decoder if self._spec.attention is None and suits(self._model) else PlainDecoder
+        log.info("%s: decoded by %s", self.name, kind.__name__)
+        return kind(self._model, self.tokenizer, self._ends, self._spec.batch_tokens)
 
     @cached_property
     def _ends(self) -> set[int]:

@@ -7,6 +7,7 @@ log-probability wins (the Gumbel-max trick). So a completion is the same text in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,20 +22,58 @@ from transformers import (
 
 from cope_train.records import Sampling
 
+Noise = np.random.Generator
+
+
+def noise_of(key: str, sampling: Sampling) -> Noise | None:
+    """The noise of the completion with this key (hex); a greedy one has none."""
+    return None if sampling.greedy else np.random.Generator(np.random.Philox(key=int(key[:32], 16)))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One step of some rows: `scores` [rows, vocabulary] whose largest is the chosen token, `tokens` [rows], their
+    untempered log-probability `logprobs`, and `margins`, the difference between the two largest probabilities."""
+
+    scores: torch.Tensor
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    margins: torch.Tensor
+
+
+class Sampler:
+    """Chooses tokens under one set of sampling parameters."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._warpers = _warpers(sampling)
+
+    def choose(self, logits: torch.Tensor, said: torch.Tensor, noise: Sequence[Noise | None]) -> Choice:
+        """`logits` [rows, vocabulary], `said` [rows, tokens] so far (for repetition penalties), each row's noise."""
+        raw = torch.log_softmax(logits.float(), dim=-1)
+        scores = self._warpers(said, logits.float())
+        if noise[0] is not None:
+            # Less the logarithm of an exponential variable is Gumbel noise. In double precision, since in single the
+            # variable is exactly zero once in some million draws; and row by row, since a vectorised logarithm rounds
+            # differently at the end of an array, which would be elsewhere in another batch.
+            size = logits.shape[-1]
+            drawn = np.stack([np.log(row.standard_exponential(size)) for row in noise])
+            scores = scores - torch.from_numpy(drawn).to(scores.device, torch.float32)
+        tokens = scores.argmax(-1)
+        top = raw.topk(2, dim=-1).values.exp()
+        logprobs = raw.gather(1, tokens[:, None]).squeeze(1)
+        return Choice(scores, tokens, logprobs, top[:, 0] - top[:, 1])
+
 
 class KeyedSampler(LogitsProcessor):
-    """A logits processor for `generate(do_sample=False)` that samples by keyed noise and keeps statistics.
+    """A `Sampler` for `generate(do_sample=False)`, which keeps the statistics of every step.
 
-    After generation, `logprobs` and `margins` hold a tensor [rows, steps]: the untempered log-probability of the
-    chosen token, and the difference between the two largest probabilities.
+    After generation, `logprobs` and `margins` hold a tensor [rows, steps], as in `Choice`.
     """
 
     def __init__(self, keys: Sequence[str], sampling: Sampling, prompt: torch.Tensor, mask: torch.Tensor) -> None:
         """`keys`: completion keys (hex), one a row; `prompt`, `mask`: left-padded prompts [rows, length]."""
-        self._warpers = _warpers(sampling)
-        self._noise = (
-            None if sampling.greedy else [np.random.Generator(np.random.Philox(key=int(k[:32], 16))) for k in keys]
-        )
+        self._sampler = Sampler(sampling)
+        self._noise = [noise_of(key, sampling) for key in keys]
         # Padding must not count as a token that was said, or a repetition penalty would depend on the batch.
         self._padding = mask == 0 if sampling.repetition_penalty != 1 else None
         self._first = prompt.gather(1, mask.argmax(1, keepdim=True)) if self._padding is not None else None
@@ -42,20 +81,10 @@ class KeyedSampler(LogitsProcessor):
         self._margins: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        raw = torch.log_softmax(scores.float(), dim=-1)
-        warped = self._warpers(self._said(input_ids), scores.float())
-        if self._noise is not None:
-            # Less the logarithm of an exponential variable is Gumbel noise. In double precision, since in single the
-            # variable is exactly zero once in some million draws; and row by row, since a vectorised logarithm rounds
-            # differently at the end of an array, which would be elsewhere in another batch.
-            size = scores.shape[-1]
-            noise = np.stack([np.log(row.standard_exponential(size)) for row in self._noise])
-            warped = warped - torch.from_numpy(noise).to(scores.device, torch.float32)
-        chosen = warped.argmax(-1, keepdim=True)
-        self._logprobs.append(raw.gather(1, chosen).squeeze(1))
-        top = raw.topk(2, dim=-1).values.exp()
-        self._margins.append(top[:, 0] - top[:, 1])
-        return warped
+        choice = self._sampler.choose(scores, self._said(input_ids), self._noise)
+        self._logprobs.append(choice.logprobs)
+        self._margins.append(choice.margins)
+        return choice.scores
 
     def _said(self, input_ids: torch.LongTensor) -> torch.LongTensor:
         if self._padding is None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from cope_train.errors import NotRunnableHere, UserError
+from cope_train.models import decode
 from cope_train.models.local import LocalBackend
+from cope_train.models.plain import PlainDecoder
 from cope_train.recipe.model_specs import LocalModel
 from cope_train.records import Completion, Message, Request, Sampling
 from tests.conftest import NO_SYSTEM, make_model
@@ -157,35 +159,62 @@ def test_chat_template_kwargs_change_the_identity(tmp_path: Path) -> None:
     assert on.identity(request)["prompt"] != off.identity(request)["prompt"]
 
 
-def test_out_of_memory_halves_the_budget_and_goes_on(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked = backend(tiny_model), requests(6, 2)
-    expected = texts(answers(backend(tiny_model), asked))
-    decode = LocalBackend._decode
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """A model whose memory ends at `most` rows, whichever way it is decoded."""
+    step, generate = decode._Job.step, PlainDecoder._generate
 
-    def short_of_memory(self, batch):
-        if sum(len(request.indices) for request in batch) > 4:
+    def shared(self, inside):
+        if sum(len(wave.rows) for wave in inside) > most:
             raise torch.OutOfMemoryError("too many rows")
-        return decode(self, batch)
+        return step(self, inside)
 
-    monkeypatch.setattr(LocalBackend, "_decode", short_of_memory)
-    assert texts(answers(model, asked)) == expected
-
-
-def test_one_request_that_memory_does_not_hold_is_split(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, asked = backend(tiny_model), requests(2, 7)
-    expected = texts(answers(backend(tiny_model), asked))
-    decode, most = LocalBackend._decode, 2
-
-    def short_of_memory(self, batch):
-        if sum(len(request.indices) for request in batch) > most:
+    def plain(self, rows, sampling):
+        if len(rows) > most:
             raise torch.OutOfMemoryError("too many rows")
-        return decode(self, batch)
+        return generate(self, rows, sampling)
 
-    monkeypatch.setattr(LocalBackend, "_decode", short_of_memory)
+    monkeypatch.setattr(decode._Job, "step", shared)
+    monkeypatch.setattr(PlainDecoder, "_generate", plain)
+
+
+@pytest.mark.parametrize("attention", [None, "eager"])
+def test_out_of_memory_halves_the_room_and_goes_on(tiny_model: Path, monkeypatch, attention: str | None) -> None:
+    model, asked = backend(tiny_model, attention=attention), [*requests(6, 2), *requests(7, 7)[6:]]
+    expected = texts(answers(backend(tiny_model), asked))
+    short_of_memory(monkeypatch, most=2)
     assert texts(answers(model, asked)) == expected
-    most = 0
+    assert model._decoder.budget < 65536
+    short_of_memory(monkeypatch, most=0)
     with pytest.raises(NotRunnableHere, match="one sample"):
         answers(model, asked)
+
+
+def test_shared_attention_says_what_plain_generate_says(tmp_path: Path) -> None:
+    """Two ways of decoding, written apart: texts, lengths and statistics agree."""
+    for family in ("llama", "qwen2", "qwen2_moe"):
+        folder = make_model(tmp_path / family, family)
+        penalised = requests(9, 2, Sampling(max_tokens=9, repetition_penalty=1.4))[5:]
+        under_plans = [replace(r, problem_id="same", indices=(i,)) for i, r in enumerate(requests(8, 1))]
+        asked = [*requests(5, 3), *penalised, *under_plans]
+        plain, shared = answers(backend(folder, attention="sdpa"), asked), answers(backend(folder), asked)
+        assert isinstance(backend(folder)._decoder, decode.Decoder)
+        assert len(shared) == 15 + 8 + 8
+        for key, completion in shared.items():
+            assert completion.text == plain[key].text
+            assert completion.completion_tokens == plain[key].completion_tokens
+            assert completion.logprob == pytest.approx(plain[key].logprob, abs=1e-3)
+
+
+def test_a_model_with_windows_is_decoded_by_generate(tmp_path: Path) -> None:
+    model = backend(make_model(tmp_path, "mistral"))
+    assert isinstance(model._decoder, PlainDecoder)
+    assert len(answers(model, requests(2, 2))) == 4
+
+
+def test_nothing_more_is_begun_once_told_to_stop(tiny_model: Path) -> None:
+    told = iter([True, False])
+    model = backend(tiny_model, batch_tokens=60)
+    assert len(list(model.generate(requests(12, 4), lambda: next(told)))) == 1
 
 
 def test_margin_is_taken_at_the_answer(tiny_model: Path) -> None:
