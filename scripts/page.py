@@ -7,7 +7,7 @@ import platform
 from datetime import date
 from pathlib import Path
 
-BEGIN, END = "<!-- figures -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 
 
 def made_by(command: str) -> str:
@@ -17,8 +17,9 @@ def made_by(command: str) -> str:
     )
 
 
-def fill(page: Path, body: str) -> None:
-    """Put figures between a page's two marks, in place of those of last time."""
-    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+def fill(page: Path, body: str, name: str = "figures") -> None:
+    """Put figures between a page's marks (`<!-- NAME -->` and the next end), in place of those of last time."""
+    begin = f"<!-- {name} -->\n"
+    head, _, rest = page.read_text(encoding="utf-8").partition(begin)
     tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}{body}\n{END}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{begin}{body}\n{END}{tail}", encoding="utf-8")
