@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cope_train.errors import NotRunnableHere, ServerError
+from cope_train.models import api_errors
 from cope_train.models.api import ApiBackend
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
@@ -24,6 +25,7 @@ HOT = Sampling(temperature=0.8, max_tokens=50, top_p=0.9, top_k=20, stop=("END",
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
     servers = []
     monkeypatch.setenv("TEST_KEY", "secret-word")
+    monkeypatch.setattr("cope_train.models.api_limits.BACK_OFF", 0.001)
 
     def start(reply: Callable, **fields) -> tuple[ApiBackend, Server]:
         servers.append(Server(reply))
@@ -39,10 +41,21 @@ def request(problem: str = "p0", samples: int = 3, sampling: Sampling = HOT) -> 
     return Request(problem, "guideline", (Message("user", problem),), sampling, tuple(range(samples)))
 
 
+def calls(backend: ApiBackend, *requests: Request, **rest) -> list:
+    """Every call as it came: (position, outcomes)."""
+    return list(backend.generate(requests, **rest))
+
+
+def again(outcomes: tuple) -> bool:
+    return all(isinstance(outcome, Failure) and outcome.again for outcome in outcomes)
+
+
 def ask(backend: ApiBackend, *requests: Request) -> list:
+    """What each request came to in the end."""
     found = [()] * len(requests)
-    for position, outcomes in backend.generate(requests):
-        found[position] += outcomes
+    for position, outcomes in calls(backend, *requests):
+        if not again(outcomes):
+            found[position] += outcomes
     return found
 
 
@@ -160,12 +173,18 @@ def test_what_other_calls_bring_beside_a_refusal_is_kept(serve: Callable, tmp_pa
         return completion(["paid"], usage=(7, 4))
 
     # The others are answered only once the client has read the refusal.
-    monkeypatch.setattr("cope_train.models.api.ServerError", lambda words: refused.set() or ServerError(words))
+    monkeypatch.setattr(
+        "cope_train.models.api_caller.stopped", lambda *found: refused.set() or api_errors.stopped(*found)
+    )
     backend, _ = serve(reply, concurrency=3)
     store = Store(tmp_path / "s")
     with pytest.raises(ServerError, match="bad key"):
         StoredModel(backend, store, None, False).complete([request(f"p{i}", 1) for i in range(3)])
-    assert sorted(call.problem_id for call in store.calls()) == ["p0", "p2"]
+    assert sorted((call.problem_id, bool(call.error)) for call in store.calls()) == [
+        ("p0", False),
+        ("p1", True),
+        ("p2", False),
+    ]
 
 
 def test_no_more_calls_at_a_time_than_the_recipe_allows(serve: Callable) -> None:
