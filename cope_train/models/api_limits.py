@@ -117,7 +117,8 @@ class Limits:
             self._tokens.correct(tokens - call[1])
             mean = tokens if self._mean_tokens is None else self._mean_tokens
             self._mean_tokens = mean + (tokens - mean) / 32
-        if not full or call[0] <= self._shrunk_at:
+        # What was sent in the last round was answered among fewer or more calls than are under way now.
+        if not full or call[0] < self._round_at:
             return
         self._round_calls += 1
         self._round_seconds += seconds
@@ -130,8 +131,8 @@ class Limits:
         self._tokens.correct(-call[1])
         if pause is not None:
             self.retry_at = max(self.retry_at, self._clock() + pause)
-        # Calls that were under way when the number was last halved tell nothing new.
-        if overloaded and call[0] > self._shrunk_at:
+        # Calls that were under way when the number last fell tell nothing new.
+        if overloaded and call[0] >= self._shrunk_at:
             self._shrink(self.now / 2)
 
     def _end_round(self) -> None:
@@ -157,5 +158,6 @@ class Limits:
         self._start_round()
 
     def _start_round(self) -> None:
+        self._round_at = self._clock()
         self._round_calls = self._round_tokens = 0
         self._round_seconds = 0.0
