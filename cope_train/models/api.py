@@ -96,7 +96,7 @@ class _Exchange:
         self._make = make
         self._most = most
         self._crossing: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="api calls", daemon=True)
         self._up = threading.Event()
         self._parts: list[_Part] = []
         self._tasks: set[asyncio.Task] = set()
