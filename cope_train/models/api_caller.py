@@ -120,8 +120,8 @@ class Caller:
         self._given_up += found.cure != "give_up"
         never = not self.answered and (found.cure == "again_or_stop" or self._given_up >= _HOPELESS)
         if (found.cure == "stop" or never) and self.refused is None:
-            error = stopped(found, self._name, self._spec, str(self._client.base_url))
-            self.refused = type(error)(self._secrets.hide(str(error)))
+            words, address = (self._secrets.hide(text) for text in (found.words, str(self._client.base_url)))
+            self.refused = stopped(words, found.advice, self._name, self._spec, address)
             self.shut()
 
     async def _may_send(self) -> bool:

@@ -26,10 +26,10 @@ _NO_MODEL = re.compile(
     r"model_not_found|(invalid|unknown|no such) model|not a valid model|pinned to|model.{0,200}(not found|not exist)",
     re.IGNORECASE | re.DOTALL,
 )
-_BROKE = re.compile(r"insufficient_quota|insufficient (credit|balance|fund)|billing", re.IGNORECASE)
+_BROKE = re.compile(r"insufficient_quota|insufficient (credit|balance|fund)", re.IGNORECASE)
 _OPENAI_KEY = re.compile(r"\bsk-[\w*.-]{4,}")
 _NAME = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
-_WORDS = 500
+_WORDS = 300
 _SHORTEST_SECRET = 8  # a word such as "none", for a server that wants no key, is no secret and may be part of others
 
 
@@ -103,10 +103,9 @@ def trouble(error: Exception, name: str, spec: ApiModel, answered: bool) -> Trou
     return Trouble(f"{type(error).__name__}: {error}", "again")
 
 
-def stopped(found: Trouble, name: str, spec: ApiModel, address: str) -> ServerError:
+def stopped(words: str, advice: str, name: str, spec: ApiModel, address: str) -> ServerError:
     """The one paragraph a user gets when nothing more can be asked of this server."""
-    advice = f"; {found.advice}" if found.advice else ""
-    return ServerError(f"model {name}: {spec.model} at {address}: {found.words}{advice}")
+    return ServerError(f"model {name}: {spec.model} at {address}: {words}" + (f"; {advice}" if advice else ""))
 
 
 def _refusal(error: Any, name: str, spec: ApiModel, answered: bool) -> Trouble:
@@ -118,7 +117,7 @@ def _refusal(error: Any, name: str, spec: ApiModel, answered: bool) -> Trouble:
         return Trouble(words, "stop", f"the account of the key in {spec.api_key_env} has nothing left to spend")
     if status in (400, 404) and (_NO_MODEL.search(words) or getattr(error, "code", None) == "model_not_found"):
         return Trouble(words, "stop", f"change models.{name}.model to a name the server knows")
-    if status == 404 and not answered:
+    if status in (404, 405) and not answered:
         advice = f"change models.{name}.base_url (it ends in /v1 with most servers) or models.{name}.model"
         return Trouble(words, "stop", advice)
     if status not in _PASSING and status < 500:

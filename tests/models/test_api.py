@@ -243,6 +243,7 @@ def test_attempts_start_anew_with_every_choice_that_came(serve: Callable) -> Non
         ((408, {"error": "slow"}), "408: slow"),
         ((409, {"error": {"message": "lock"}}), "409: lock"),
         ((429, {"detail": "rate"}), "429: rate"),
+        ((429, {"error": {"message": "Rate limit. Pay at https://x/billing for more."}}), "429: Rate limit."),
         ((529, {"error": {"message": "overloaded"}}), "529: overloaded"),
     ],
 )
@@ -310,8 +311,9 @@ def test_all_calls_wait_when_the_server_asks_to_be_left_alone(serve: Callable) -
         ((429, {"error": {"message": "quota", "code": "insufficient_quota"}}), ["nothing left to spend"]),
         ((404, {"error": {"message": "The model `m` does not exist"}}), ["change models.large.model"]),
         ((400, {"detail": "Server is pinned to 'a'; requested 'm'."}), ["change models.large.model"]),
-        ((404, {"detail": "Not Found"}), ["change models.large.base_url", "/v1"]),
+        ((404, {"detail": "Not Found " * 100}), ["change models.large.base_url", "/v1"]),
         ((503, {"error": "maintenance"}, {"Retry-After": "86400"}), ["24.0 hours", "the same command goes on"]),
+        ((405, {"detail": "Method Not Allowed"}), ["change models.large.base_url"]),
         (completion(["x"], model="other"), ["answered as other", "models.large.answers_as"]),
     ],
 )
