@@ -331,7 +331,7 @@ def test_what_no_request_can_pass_stops_everything_and_names_the_field(
     for word in words:
         assert word in message
     assert error.value.exit_code == 4
-    assert len(server.bodies) <= 4
+    assert len(server.bodies) <= 8  # two attempts of the four requests that are open at a time
 
 
 def test_the_call_that_is_refused_is_reported_before_the_error(serve: Callable) -> None:
