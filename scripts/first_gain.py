@@ -24,10 +24,11 @@ from cope_train.console import Terminal, hush, log_to
 from cope_train.evaluation import stats
 from cope_train.evaluation.cost import prices
 from cope_train.evaluation.lines import Line, from_traces
+from cope_train.evaluation.replay import NEVER, replay
 from cope_train.evaluation.summary import compare
 from cope_train.recipe import Recipe, load
 from cope_train.recipe.strategies import STRATEGIES
-from cope_train.records import Trace, from_json
+from cope_train.records import Trace, Verdict, from_json
 from cope_train.study import opened
 
 RECIPE = Path("recipes/word_problems/tiny.yaml")
@@ -37,10 +38,13 @@ SCHOOLS = {  # the most test problems, and what the recipe is changed by
     "quick": (1000, ("data.train.limit=300",)),
     "long": (4000, ("data.train.limit=3000", "train.planner.epochs=6", "train.planner.lora={rank: 32, alpha: 64}")),
 }
-MATCHED = "cope=@planner"  # thresholds fitted to untrained cope's accuracy on the calibration split
-CASCADES = ("cope", "cope@planner", "cope*", "cope*@planner", MATCHED)
+# Thresholds fitted to untrained cope's accuracy on the calibration split: the cheapest that reach it there, and the
+# cheapest that reach it surely, since the cheapest of many is also the luckiest.
+MATCHED, SURE = "cope=@planner", "cope+@planner"
+_ONE_SIDED = 1.645  # standard errors of a one-sided 95 % bound
+CASCADES = ("cope", "cope@planner", "cope*", "cope*@planner", MATCHED, SURE)
 PAIRS = (
-    *((name, "cope") for name in ("cope@planner", MATCHED, "cope*@planner")),
+    *((name, "cope") for name in ("cope@planner", MATCHED, SURE, "cope*@planner")),
     *((name, "large") for name in CASCADES),
 )
 
@@ -61,13 +65,19 @@ def recipe(school: str, seed: int, problems: int, calibration: int) -> Recipe:
     )
 
 
-def lines(study: Recipe, folder: Path) -> dict[str, Line]:
-    """Every strategy of a finished run as outcomes and costs over its problems."""
+def traces_of(folder: Path, split: str) -> dict[str, list[Trace]]:
+    """The traces of a finished run, by strategy."""
     traces: dict[str, list[Trace]] = {}
-    for path in sorted((folder / "traces" / "test").glob("*.jsonl")):
+    for path in sorted((folder / "traces" / split).glob("*.jsonl")):
         for row in path.read_text(encoding="utf-8").splitlines():
             trace = from_json(Trace, row)
             traces.setdefault(trace.strategy, []).append(trace)
+    return traces
+
+
+def lines(study: Recipe, folder: Path) -> dict[str, Line]:
+    """Every strategy of a finished run as outcomes and costs over its problems."""
+    traces = traces_of(folder, "test")
     order = [trace.problem_id for trace in traces["cope"]]
     return {name: from_traces(name, rows, order, prices(study.models), "large") for name, rows in traces.items()}
 
@@ -83,19 +93,37 @@ def matched(fits: Mapping[str, dict]) -> dict[str, float]:
     return dict(zip(given, best["thresholds"], strict=True))
 
 
+def sure(fits: Mapping[str, dict], trees: Mapping[str, Sequence[Trace]]) -> dict[str, float]:
+    """The cheapest thresholds whose gain over the untrained cascade, in pairs, has a lower 95 % bound of 0 or more."""
+    given = STRATEGIES["cope"].thresholds
+
+    def rights(name: str, thresholds: Mapping[str, float]) -> np.ndarray:
+        return np.array([replay(tree, thresholds).verdict is Verdict.right for tree in trees[name]], dtype=float)
+
+    before = rights("cope", given)
+    for row in sorted(fits["cope@planner"]["sweep"], key=lambda row: row["cost"]):
+        thresholds = dict(zip(given, row["thresholds"], strict=True))
+        gain = rights("cope@planner", thresholds) - before
+        if gain.mean() - _ONE_SIDED * gain.std(ddof=1) / np.sqrt(len(gain)) >= 0:
+            return thresholds
+    return dict.fromkeys(given, NEVER)  # everything to the large model
+
+
 def run(study: Recipe, out: Path) -> tuple[dict[str, Line], dict[str, dict]]:
     """Lines and fitted thresholds of one training seed, the matched cascade among them."""
     with Terminal() as terminal, log_to(out, verbose=False):
         verbs.run(study, out, terminal)
         found, fits = lines(study, out), json.loads((out / "calibration.json").read_text())
         fits[MATCHED] = {"thresholds": matched(fits)}
-        cascade = STRATEGIES["cope"].with_thresholds(fits[MATCHED]["thresholds"])
+        fits[SURE] = {"thresholds": sure(fits, traces_of(out, "calibration"))}
         with opened(study, out, terminal) as at:
             engine = Engine(at.models(at.adapters()), at.task, study.sampling)
             problems = at.problems("test")
-            traces = engine.run(cascade, problems, study.seeds[0], "planner", MATCHED)
-        order = [problem.id for problem in problems]
-        found[MATCHED] = from_traces(MATCHED, traces, order, prices(study.models), "large")
+            order = [problem.id for problem in problems]
+            for name in (MATCHED, SURE):
+                cascade = STRATEGIES["cope"].with_thresholds(fits[name]["thresholds"])
+                traces = engine.run(cascade, problems, study.seeds[0], "planner", name)
+                found[name] = from_traces(name, traces, order, prices(study.models), "large")
     return found, fits
 
 
@@ -142,15 +170,18 @@ def table(runs: Sequence[dict[str, Line]], study: Recipe, fits: Sequence[dict]) 
     for name, other in PAIRS:
         yield f"| {name} | {other} | {_against(compare(pooled(runs, name), pooled(runs, other), section))} |"
     yield ""
-    yield f"| training seed | own goal after, % | cope@planner, % | its stage-1 share, % | fitted, {MATCHED} |"
-    yield "|---|---|---|---|---|"
+    yield f"| training seed | own goal after, % | cope@planner, % | its stage-1 share, % | {MATCHED} | {SURE} |"
+    yield "|---|---|---|---|---|---|"
     for seed, (run, fit) in enumerate(zip(runs, fits, strict=True)):
         line = run["cope@planner"]
         goal = 100 * np.nanmean(run["small-goal@planner"].outcomes)
-        levels = fit[MATCHED]["thresholds"].values()
-        chosen = ", ".join("never" if level > 1 else f"{level:.3g}" for level in levels)
+        chosen = " | ".join(_levels(fit[name]["thresholds"]) for name in (MATCHED, SURE))
         accuracy = 100 * np.nanmean(line.outcomes)
         yield f"| {seed} | {goal:.1f} | {accuracy:.1f} | {100 * line.share['stage1']:.1f} | {chosen} |"
+
+
+def _levels(thresholds: Mapping[str, float]) -> str:
+    return ", ".join("never" if level > 1 else f"{level:.3g}" for level in thresholds.values())
 
 
 def _row(line: Line, resamples: int) -> str:

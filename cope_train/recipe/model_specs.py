@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, JsonValue, model_validator
 
 from cope_train.recipe.section import Money, Section
+from cope_train.recipe.wrong import Wrong
+
+# What every call says anyway: said again in extra_body it would quietly differ from what the store's key holds.
+_SENT = set(
+    "model messages n stream temperature top_p top_k repetition_penalty max_tokens max_completion_tokens stop seed "
+    "logprobs chat_template_kwargs".split()
+)
+_SECRET = re.compile(r"authorization|key|token|secret|password|cookie", re.IGNORECASE)
 
 
 class Price(Section):
@@ -33,19 +43,46 @@ class LocalModel(Section):
 
 
 class ApiModel(Section):
-    """A model behind an OpenAI-compatible server."""
+    """A model behind an OpenAI-compatible server. Keys and secret headers come from environment variables only."""
 
     backend: Literal["api"]
     model: str
-    base_url: str | None = Field(None, description="OpenAI's own when left out")
+    base_url: str | None = Field(None, description="up to /v1; OpenAI's own when left out")
     api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
-    concurrency: int = Field(8, ge=1)
+    adapters: dict[Literal["planner", "executor"], str] = Field({}, description="role -> name its adapter is served by")
+    answers_as: str | None = Field(None, description="model name in the server's replies, where it is not `model`'s")
+    concurrency: int = Field(64, ge=1, description="most calls at a time; how many the server bears is found out")
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
     timeout: float = Field(120.0, gt=0, description="seconds for one call")
-    retries: int = Field(5, ge=0)
+    retries: int = Field(5, ge=0, description="further attempts for a call that failed in passing")
     logprobs: bool = False
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    leave_out: list[Literal["temperature", "top_p", "seed", "stop"]] = Field(
+        [], description="what the model refuses to be told"
+    )
+    headers: dict[str, str] = Field({}, description="sent with every call; $NAME is an environment variable")
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
-    extra_body: dict[str, bool | int | float | str] = {}
+    extra_body: dict[str, JsonValue] = Field({}, description="anything else the server understands")
     price: Price | None = Field(None, description="unknown when left out, and so is every cost")
+
+    @model_validator(mode="after")
+    def _nothing_said_twice_or_aloud(self) -> Self:
+        wrong = [
+            (f"extra_body.{key}", "is sent already; say it in `sampling`, or in the model's own field")
+            for key in self.extra_body
+            if key in _SENT
+        ]
+        wrong += [
+            (f"headers.{name}", "looks like a secret: put it in an environment variable and write $NAME here")
+            for name, value in self.headers.items()
+            if _SECRET.search(name) and "$" not in value
+        ]
+        if self.base_url and "@" in urlsplit(self.base_url).netloc:
+            wrong.append(("base_url", "holds a password: put the key in an environment variable, named by api_key_env"))
+        if wrong:
+            raise Wrong(wrong)
+        return self
 
 
 class RecordedModel(Section):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import make_model
 from tests.e2e.conftest import TINY
+from tests.models.server import Server, completion
 
 BASE = """\
 schema: 1
@@ -192,12 +193,58 @@ def test_schema_and_recipes(cope: Callable) -> None:
     assert listed.count("shows:") == listed.count("needs:") == 3
 
 
-def test_a_server_that_is_down_is_no_wrong_answer_and_no_finished_run(
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """`served(reply)` starts a server and says how a recipe's model names it."""
+    servers = []
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-to-hide")
+
+    def start(reply: object) -> str:
+        servers.append(Server(lambda body, n: reply))
+        return f"{{backend: api, model: m, base_url: '{servers[-1].url}', retries: 0}}"
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("reply", "messages"),
+    [
+        ((401, {"error": {"message": "bad key a-key-to-hide"}}), ["bad key <key>", "models.large.api_key_env"]),
+        ((404, {"detail": "Not Found"}), ["Not Found", "models.large.base_url"]),
+        ((404, {"error": {"message": "The model `m` does not exist"}}), ["does not exist", "models.large.model"]),
+        (completion(["4"], model="other"), ["answered as other, not as m", "models.large.model"]),
+    ],
+)
+def test_a_wrong_key_address_or_model_is_one_paragraph_that_names_the_field(
+    cope: Callable, recipe: Callable, served: Callable, tmp_path: Path, reply: object, messages: list
+) -> None:
+    typed = cope("evaluate", recipe(), "--out", "run", f"models.large={served(reply)}")
+    assert typed.code == 4, typed.out
+    for message in messages:
+        assert message in typed.err.replace("\n", " "), typed.err
+    assert "Traceback" not in typed.err
+    for path in (tmp_path / "run").rglob("*"):
+        assert path.is_dir() or b"a-key-to-hide" not in path.read_bytes(), path
+
+
+def test_a_server_that_is_not_there_is_one_paragraph_too(
     cope: Callable, recipe: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     down = "{backend: api, model: m, base_url: 'http://127.0.0.1:9/v1', retries: 0}"
     typed = cope("evaluate", recipe(), "--out", "run", f"models.large={down}")
+    assert typed.code == 4, typed.out
+    for message in ("cannot be reached", "127.0.0.1:9", "models.large.base_url"):
+        assert message in typed.err.replace("\n", " "), typed.err
+    assert not (tmp_path / "run/report.json").exists()
+
+
+def test_a_server_that_fails_is_no_wrong_answer_and_no_finished_run(
+    cope: Callable, recipe: Callable, served: Callable, tmp_path: Path
+) -> None:
+    typed = cope("evaluate", recipe(), "--out", "run", f"models.large={served((500, {'error': 'down'}))}")
     assert typed.code == 4, typed.out
     assert "large: 4 of 4 problems could not be answered" in typed.err
     assert "the same command goes on from there" in typed.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cope_train.errors import NotRunnableHere, ServerError
+from cope_train.models import api_errors
 from cope_train.models.api import ApiBackend
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
@@ -24,6 +26,7 @@ HOT = Sampling(temperature=0.8, max_tokens=50, top_p=0.9, top_k=20, stop=("END",
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
     servers = []
     monkeypatch.setenv("TEST_KEY", "secret-word")
+    monkeypatch.setattr("cope_train.models.api_limits.BACK_OFF", 0.001)
 
     def start(reply: Callable, **fields) -> tuple[ApiBackend, Server]:
         servers.append(Server(reply))
@@ -39,10 +42,21 @@ def request(problem: str = "p0", samples: int = 3, sampling: Sampling = HOT) -> 
     return Request(problem, "guideline", (Message("user", problem),), sampling, tuple(range(samples)))
 
 
+def calls(backend: ApiBackend, *requests: Request, **rest) -> list:
+    """Every call as it came: (position, outcomes)."""
+    return list(backend.generate(requests, **rest))
+
+
+def again(outcomes: tuple) -> bool:
+    return all(isinstance(outcome, Failure) and outcome.again for outcome in outcomes)
+
+
 def ask(backend: ApiBackend, *requests: Request) -> list:
+    """What each request came to in the end."""
     found = [()] * len(requests)
-    for position, outcomes in backend.generate(requests):
-        found[position] += outcomes
+    for position, outcomes in calls(backend, *requests):
+        if not again(outcomes):
+            found[position] += outcomes
     return found
 
 
@@ -160,12 +174,18 @@ def test_what_other_calls_bring_beside_a_refusal_is_kept(serve: Callable, tmp_pa
         return completion(["paid"], usage=(7, 4))
 
     # The others are answered only once the client has read the refusal.
-    monkeypatch.setattr("cope_train.models.api.ServerError", lambda words: refused.set() or ServerError(words))
+    monkeypatch.setattr(
+        "cope_train.models.api_caller.stopped", lambda *found: refused.set() or api_errors.stopped(*found)
+    )
     backend, _ = serve(reply, concurrency=3)
     store = Store(tmp_path / "s")
     with pytest.raises(ServerError, match="bad key"):
         StoredModel(backend, store, None, False).complete([request(f"p{i}", 1) for i in range(3)])
-    assert sorted(call.problem_id for call in store.calls()) == ["p0", "p2"]
+    assert sorted((call.problem_id, bool(call.error)) for call in store.calls()) == [
+        ("p0", False),
+        ("p1", True),
+        ("p2", False),
+    ]
 
 
 def test_no_more_calls_at_a_time_than_the_recipe_allows(serve: Callable) -> None:
@@ -178,3 +198,252 @@ def test_a_missing_key_is_said_before_anything_is_sent(monkeypatch: pytest.Monke
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(NotRunnableHere, match="TEST_KEY"):
         ApiBackend("large", ApiModel(backend="api", model="m", api_key_env="TEST_KEY"))
+
+
+def test_a_header_takes_its_secret_from_the_environment(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_PASS", "open-sesame")
+    headers = {"X-Api-Key": "Pass ${GATEWAY_PASS}", "X-Team": "plans"}
+    backend, server = serve(lambda body, n: (400, {"error": "no open-sesame here"}), headers=headers)
+    ((outcome,),) = ask(backend, request(samples=1))
+    sent = server.headers[0]
+    assert (sent["X-Api-Key"], sent["X-Team"]) == ("Pass open-sesame", "plans")
+    assert sent["Authorization"] == "Bearer secret-word"
+    assert outcome.message == "400: no <GATEWAY_PASS> here"
+    assert "open-sesame" not in str(backend.identity(request()))
+    monkeypatch.delenv("GATEWAY_PASS")
+    with pytest.raises(NotRunnableHere, match="models.large.headers.X-Api-Key needs .* GATEWAY_PASS"):
+        serve(lambda body, n: {}, headers=headers)
+
+
+def test_every_attempt_is_a_part_and_only_the_last_one_settles(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: (500, {"error": {"message": f"down {n}"}}), retries=2)
+    found = calls(backend, request(samples=2))
+    assert [(len(outcomes), outcomes[0].again, outcomes[0].message) for _, outcomes in found] == [
+        (2, True, "500: down 1"),
+        (2, True, "500: down 2"),
+        (2, False, "500: down 3"),
+    ]
+    assert len(server.bodies) == 3
+
+
+def test_attempts_start_anew_with_every_choice_that_came(serve: Callable) -> None:
+    backend, server = serve(
+        lambda body, n: completion([f"s{n}"]) if n % 2 == 0 else (502, {"error": "gateway"}), retries=1
+    )
+    (outcomes,) = ask(backend, request(samples=3))
+    assert [outcome.text for outcome in outcomes] == ["s2", "s4", "s6"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (completion([]), "no choice"),
+        (b'{"id": "x", "choices": [{"index": 0, "mess', "cut off"),
+        (b"<html>hello</html>", "cut off"),
+        ({"choices": [{"index": 0}]}, "no chat completion"),
+        ((408, {"error": "slow"}), "408: slow"),
+        ((409, {"error": {"message": "lock"}}), "409: lock"),
+        ((429, {"detail": "rate"}), "429: rate"),
+        ((429, {"error": {"message": "Rate limit. Pay at https://x/billing for more."}}), "429: Rate limit."),
+        ((529, {"error": {"message": "overloaded"}}), "529: overloaded"),
+    ],
+)
+def test_passing_trouble_fails_its_call_and_is_tried_again(serve: Callable, reply: object, words: str) -> None:
+    backend, server = serve(lambda body, n: reply if n == 1 else completion(["fine"]), retries=1)
+    (_, first), (_, second) = calls(backend, request(samples=1))
+    assert first[0].again
+    assert words in first[0].message
+    assert second[0].text == "fine"
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_what_another_attempt_cannot_mend_is_not_tried_again(serve: Callable, status: int) -> None:
+    refusal = (status, {"error": {"message": "maximum context length is 4096 tokens"}})
+    backend, server = serve(lambda body, n: refusal if n == 2 else completion(["fine"]), concurrency=1, retries=3)
+    first, second, third = ask(backend, *[request(f"p{i}", 1) for i in range(3)])
+    assert first[0].text == third[0].text == "fine"
+    assert second[0].message == f"{status}: maximum context length is 4096 tokens"
+    assert len(server.bodies) == 3
+
+
+def test_a_time_out_is_of_the_whole_call_and_tried_again(serve: Callable) -> None:
+    release = threading.Event()
+
+    def reply(body, n):
+        if n == 1:
+            release.wait(10)
+        return completion(["fine"])
+
+    backend, _ = serve(reply, timeout=1.0, retries=1)
+    (_, first), (_, second) = calls(backend, request(samples=1))
+    release.set()
+    assert (first[0].message, first[0].again) == ("no answer within 1 seconds", True)
+    assert second[0].text == "fine"
+
+
+def test_all_calls_wait_when_the_server_asks_to_be_left_alone(serve: Callable) -> None:
+    backend, server = serve(
+        lambda body, n: (429, {"error": "rate"}, {"Retry-After": "7"}) if n == 1 else completion(["x"]),
+        retries=1,
+        concurrency=1,
+    )
+    asked = []
+    wait = backend._limits.wait
+
+    def waited() -> float:  # what would be waited for is written down instead
+        asked.append(wait())
+        return 0.0
+
+    backend._limits.wait = waited
+    assert len(ask(backend, request("p0", 1), request("p1", 1))) == 2
+    assert asked[0] <= 0
+    assert all(6 < seconds <= 7 for seconds in asked[1:])
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            (401, {"error": {"message": "bad key secret-word"}}),
+            ["bad key <key>", "TEST_KEY", "models.large.api_key_env"],
+        ),
+        ((403, {"error": {"message": "sk-proj-12***89 may not"}}), ["<key> may not", "models.large.api_key_env"]),
+        ((402, {"error": {"message": "pay first"}}), ["pay first", "nothing left to spend"]),
+        ((429, {"error": {"message": "quota", "code": "insufficient_quota"}}), ["nothing left to spend"]),
+        ((404, {"error": {"message": "The model `m` does not exist"}}), ["change models.large.model"]),
+        ((400, {"detail": "Server is pinned to 'a'; requested 'm'."}), ["change models.large.model"]),
+        ((404, {"detail": "Not Found " * 100}), ["change models.large.base_url", "/v1"]),
+        ((503, {"error": "maintenance"}, {"Retry-After": "86400"}), ["24.0 hours", "the same command goes on"]),
+        ((405, {"detail": "Method Not Allowed"}), ["change models.large.base_url"]),
+        (completion(["x"], model="other"), ["answered as other", "models.large.answers_as"]),
+    ],
+)
+def test_what_no_request_can_pass_stops_everything_and_names_the_field(
+    serve: Callable, reply: object, words: list
+) -> None:
+    backend, server = serve(lambda body, n: reply, concurrency=2, retries=1)
+    found = []
+    with pytest.raises(ServerError) as error:
+        found.extend(backend.generate([request(f"p{i}", 1) for i in range(50)]))
+    message = str(error.value)
+    assert message.startswith(f"model large: m at {server.url}/: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+    assert error.value.exit_code == 4
+    assert len(server.bodies) <= 8  # two attempts of the four requests that are open at a time
+
+
+def test_the_call_that_is_refused_is_reported_before_the_error(serve: Callable) -> None:
+    backend, _ = serve(lambda body, n: (401, {"error": "no"}), concurrency=1)
+    found = []
+    with pytest.raises(ServerError):
+        for part in backend.generate([request("p0", 2), request("p1", 2)]):
+            found.append(part)
+    assert found == [(0, (Failure("401: no"),) * 2)]
+
+
+def test_a_server_that_is_not_there_stops_everything_after_the_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "none")
+    monkeypatch.setattr("cope_train.models.api_limits.BACK_OFF", 0.001)
+    spec = ApiModel(backend="api", model="m", base_url="http://127.0.0.1:9/v1", api_key_env="TEST_KEY", retries=2)
+    found = []
+    with pytest.raises(ServerError, match="cannot be reached.*models.large.base_url") as error:
+        for part in ApiBackend("large", spec).generate([request(f"p{i}", 1) for i in range(500)]):
+            found.append(part)
+    assert error.value.exit_code == 4
+    assert len(found) < 50
+    assert max(Counter(position for position, _ in found).values()) == 3
+
+
+def test_a_server_that_goes_away_later_is_each_requests_own_failure(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["fine"]), concurrency=1)
+    assert ask(backend, request("p0", 1))[0][0].text == "fine"
+    server.close()
+    assert [type(outcomes[0]) for outcomes in ask(backend, request("p1", 1), request("p2", 1))] == [Failure] * 2
+
+
+def test_a_server_that_fails_whatever_it_is_asked_is_given_up_for_all(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: (500, {"error": "out of order"}), concurrency=1, retries=0)
+    with pytest.raises(ServerError, match="out of order"):
+        ask(backend, *[request(f"p{i}", 1) for i in range(100)])
+    assert len(server.bodies) == 20
+
+
+def test_nothing_is_sent_once_go_on_says_no(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion([f"s{n}"]), concurrency=4)
+    found = calls(backend, *[request(f"p{i}", 2) for i in range(50)], go_on=lambda: len(server.bodies) < 10)
+    assert len(found) == len(server.bodies)
+    assert 10 <= len(found) <= 13
+
+
+def test_a_request_between_attempts_does_not_hold_up_the_end(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cope_train.models.api_caller.back_off", lambda attempt: 3600.0)
+    failed = threading.Event()
+
+    def reply(body, n):
+        if body["messages"][0]["content"] == "p0":
+            failed.set()
+            return 500, {"error": "down"}
+        failed.wait(10)
+        return completion(["x"])
+
+    backend, server = serve(reply, concurrency=2, retries=5)
+    found = dict(calls(backend, *[request(f"p{i}", 1) for i in range(9)], go_on=lambda: len(server.bodies) < 6))
+    assert found[0][0].again
+    assert len(found) == len(server.bodies)
+
+
+def test_what_was_taken_is_counted_before_more_is_sent(serve: Callable) -> None:
+    # A budget of ten calls, counted by whoever takes the parts: it is passed by no more than what is under way.
+    backend, server = serve(lambda body, n: completion(["x"]), concurrency=8)
+    taken = []
+    for part in backend.generate((request(f"p{i}", 1) for i in range(500)), lambda: len(taken) < 100):
+        taken.append(part)
+    assert 100 <= len(server.bodies) < 108
+    assert len(taken) == len(server.bodies)
+
+
+def test_requests_are_drawn_as_there_is_room_and_in_the_callers_thread(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["x"]), concurrency=3)
+    drawn, threads = 0, set()
+
+    def endless():
+        nonlocal drawn
+        while True:
+            drawn += 1
+            threads.add(threading.get_ident())
+            yield request(f"p{drawn}", 1)
+
+    for taken, _ in enumerate(backend.generate(endless()), 1):
+        assert drawn - taken <= 6
+        if taken == 60:
+            break
+    assert threads == {threading.get_ident()}
+    assert not [thread for thread in threading.enumerate() if thread.name == "api calls"]
+
+
+def test_what_breaks_the_source_is_raised_after_what_was_sent_is_there(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["x"]), concurrency=4)
+
+    def source():
+        yield from (request(f"p{i}", 1) for i in range(2))
+        raise RuntimeError("no more problems")
+
+    found = []
+    with pytest.raises(RuntimeError, match="no more problems"):
+        for part in backend.generate(source()):
+            found.append(part)
+    assert sorted(position for position, _ in found) == [0, 1]
+
+
+def test_what_breaks_in_a_caller_is_raised_and_hangs_nobody(serve: Callable) -> None:
+    backend, _ = serve(lambda body, n: completion(["x"]))
+    with pytest.raises(ZeroDivisionError):
+        calls(backend, request(), go_on=lambda: 1 // 0)
+
+
+def test_no_request_is_no_call(serve: Callable) -> None:
+    backend, server = serve(lambda body, n: completion(["x"]))
+    assert calls(backend) == []
+    assert server.bodies == []
