@@ -77,4 +77,4 @@ UNBALANCED = """
             THEN SUM(json_extract(body, '$.completion_tokens')) END AS said
         FROM completions GROUP BY call_id
     ) ON call_id = calls.id
-    WHERE run = ? AND (prompt_tokens IS NOT prompt OR completion_tokens IS NOT said)"""
+    WHERE (run = ?1 OR ?1 IS NULL) AND (prompt_tokens IS NOT prompt OR completion_tokens IS NOT said)"""

@@ -62,8 +62,8 @@ class _Entry(NamedTuple):
 class Store:
     """Completions and ledger. Threads may share one; so may processes, each with its own object on the same file."""
 
-    def __init__(self, path: Path | str, run: str = "") -> None:
-        """`run` is written into every call, and `spend` is that run's own.
+    def __init__(self, path: Path | str, run: str | None = None) -> None:
+        """`run` is written into every call, and `calls` and `spend` are that run's own; without one, everybody's.
 
         Raises UserError when the file is no store of this version.
         """
@@ -139,15 +139,14 @@ class Store:
                         self._write(entry)
                 self._committed = number
 
-    def calls(self, everybody: bool = False) -> Iterator[Call]:
-        """Every row of the run's ledger, or of all runs' in the file, in order."""
+    def calls(self) -> Iterator[Call]:
+        """Every row of the ledger, in order."""
         self.flush()
-        where, values = ("", ()) if everybody else ("WHERE run = ?", (self.run,))
-        for row in self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM calls {where} ORDER BY id", values):
-            yield call_of(row)
+        query = f"SELECT {', '.join(COLUMNS)} FROM calls WHERE run = ?1 OR ?1 IS NULL ORDER BY id"
+        yield from (call_of(row) for row in self._db.execute(query, (self.run,)))
 
     def spend(self) -> Spend:
-        """The run's totals, and whether what was billed for every call is what its completions hold."""
+        """Totals, and whether what was billed for every call is what its completions hold."""
         calls = failed = unpriced = 0
         usd = compute = Decimal(0)
         for call in self.calls():
@@ -178,7 +177,7 @@ class Store:
         self._db.close()
 
     def _write(self, entry: _Entry) -> None:
-        values = (self.run, *row_of(entry.call))
+        values = (self.run or "", *row_of(entry.call))
         row = self._db.execute(f"INSERT INTO calls VALUES (NULL{',?' * len(values)})", values)
         self._db.executemany(
             "INSERT INTO completions VALUES (NULL, ?, ?, ?, ?)",
