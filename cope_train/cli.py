@@ -127,6 +127,26 @@ def show(
 
 
 @app.command()
+def store(
+    run: Annotated[Path, typer.Argument(help="Run folder, or a store's file.")],
+    export: Annotated[Path | None, typer.Option(help="Write completions here, as jsonl for `recorded` models.")] = None,
+    model: Annotated[str | None, typer.Option(help="Export this model's completions only.")] = None,
+) -> None:
+    """Say what a store holds and what it cost, or export its completions."""
+    from cope_train.steps import store as look
+
+    opened = look.find(run)
+    try:
+        if export:
+            typer.echo(f"{look.export(opened, export, model):,} completions written to {export}")
+        else:
+            for line in look.lines(opened):
+                typer.echo(line)
+    finally:
+        opened.close()
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a recipe, for editors."""
     from cope_train.recipe import json_schema

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,17 @@ from typing import Self
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 from cope_train.errors import UserError
 
@@ -21,15 +32,30 @@ log = logging.getLogger(__name__)
 _console = Console(highlight=False, soft_wrap=True)
 
 
+_SELDOM = 30.0  # seconds between lines of progress where there are no bars
+
+
+class _Speed(ProgressColumn):
+    """Rows a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
 class Terminal:
     """Lines and progress bars on the terminal; lines only where it is no terminal; nothing when quiet."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn()),
+            TextColumn("{task.fields[note]}"),
+        )
         shown = _console.is_terminal and not quiet
         self._progress = Progress(*columns, console=_console, disable=not shown, transient=True)
         self._bars: dict[str, TaskID] = {}
+        self._notes: dict[str, str] = {}
+        self._clock, self._told = clock, clock()
 
     def say(self, text: str) -> None:
         """Print a line, and log it."""
@@ -38,12 +64,20 @@ class Terminal:
             self._progress.console.print(text, markup=False)
 
     def advance(self, label: str, done: int, total: int) -> None:
-        """Move the bar called `label`; a finished bar goes away."""
+        """Move the bar called `label`; a finished bar goes away. Where there are no bars, a line now and then."""
+        note = self._notes.get(label, "")
+        if self._progress.disable and self._clock() - self._told >= _SELDOM:
+            self._told = self._clock()
+            self.say(f"{label}: {done:,} of {total:,}{', ' + note if note else ''}")
         if label not in self._bars:
-            self._bars[label] = self._progress.add_task(label, total=total)
-        self._progress.update(self._bars[label], completed=done, total=total)
+            self._bars[label] = self._progress.add_task(label, total=total, note=note)
+        self._progress.update(self._bars[label], completed=done, total=total, note=note)
         if done >= total:
             self._progress.remove_task(self._bars.pop(label))
+
+    def note(self, label: str, text: str) -> None:
+        """What the bar called `label` says beside its figures from its next move on."""
+        self._notes[label] = text
 
     def __enter__(self) -> Self:
         self._progress.start()

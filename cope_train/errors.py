@@ -19,3 +19,13 @@ class NotRunnableHere(UserError):
     """A valid recipe that this machine lacks something for (exit code 5)."""
 
     exit_code = 5
+
+
+class BudgetReached(UserError):
+    """The recipe's budget is spent (exit code 3)."""
+
+    exit_code = 3
+
+
+class BooksDoNotBalance(RuntimeError):
+    """What was billed and what was said do not agree: a fault of ours, never the user's."""

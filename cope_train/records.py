@@ -72,7 +72,7 @@ class Request:
     """One call: a prompt, and the sample indices wanted for it (a prompt shared by n samples is one call).
 
     `answer_prefix` tells a backend where the answer starts in the text, so that it can record the top-2 margin
-    there; it is not part of a completion's identity.
+    there; `stage` tells the ledger who asks. Neither is part of a completion's identity.
     """
 
     problem_id: str
@@ -83,6 +83,7 @@ class Request:
     seed: int = 0
     adapter: str | None = None
     answer_prefix: str | None = None
+    stage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -76,6 +77,14 @@ class RunDir:
         if not (path / "recipe.yaml").exists():
             raise UserError(f"{path} is no run folder: no recipe.yaml in it")
         return cls(path)
+
+    @property
+    def id(self) -> str:
+        """What the ledger calls this run, wherever its folder is moved to."""
+        path = self.path / ".id"
+        if not path.exists():
+            self.write_text(path, uuid.uuid4().hex[:12])
+        return path.read_text()
 
     def adapter(self, role: str) -> Path:
         """Folder of a trained adapter."""

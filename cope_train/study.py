@@ -13,16 +13,18 @@ from typing import Any, Protocol
 from cope_train import prompts
 from cope_train.errors import UserError
 from cope_train.models import Models
+from cope_train.models.budget import Budget
 from cope_train.models.store import Store
-from cope_train.recipe import Recipe
-from cope_train.recipe.model_specs import LocalModel
-from cope_train.recipe.schema import Train
+from cope_train.recipe import Recipe, prices
+from cope_train.recipe.model_specs import ApiModel, LocalModel
+from cope_train.recipe.schema import Limits, Train
 from cope_train.records import Problem, Task
 from cope_train.rundir import RunDir, hash_of
 
 log = logging.getLogger(__name__)
 # Fields of a model that change how fast it answers, never what it says.
-_SPEED_ONLY = {"batch_tokens", "concurrency", "timeout", "retries", "device", "device_map", "path"}
+_SPEED_ONLY = {"batch_tokens", "concurrency", "timeout", "retries", "device", "device_map", "path", "usd_per_hour"}
+_SPEED_ONLY |= {"requests_per_minute", "tokens_per_minute", "api_key_env"}
 
 
 class Reporter(Protocol):
@@ -36,6 +38,10 @@ class Reporter(Protocol):
         """Progress of the work called `label`."""
         ...
 
+    def note(self, label: str, text: str) -> None:
+        """What to show beside that progress: cost so far and to go, failures."""
+        ...
+
 
 class Quiet:
     """Tells the log only."""
@@ -46,6 +52,9 @@ class Quiet:
 
     def advance(self, label: str, done: int, total: int) -> None:
         """Nothing: progress is for people who watch."""
+
+    def note(self, label: str, text: str) -> None:
+        """Nothing either."""
 
 
 class Study:
@@ -102,12 +111,33 @@ class Study:
 
     @cached_property
     def store(self) -> Store:
-        """The run's completions and ledger."""
-        return Store(self.run.store)
+        """The completions and the ledger: the run's own file, or the one that the recipe shares with others."""
+        return Store(Path(self.recipe.store) if self.recipe.store else self.run.store, self.run.id)
 
-    def models(self, adapters: Mapping[str, Path] | None = None) -> Models:
-        """The recipe's models, the trained one with `adapters` (role -> folder)."""
-        return Models(self.recipe.models, self.store, {self.trained: adapters or {}}, self.reporter.advance)
+    def models(self, verb: str, adapters: Mapping[str, Path] | None = None) -> Models:
+        """The recipe's models for one verb, the trained one with `adapters` (role -> folder)."""
+        return Models(
+            self.recipe.models,
+            self.store,
+            {self.trained: adapters or {}},
+            self.reporter.advance,
+            self.reporter.note,
+            self.budget(verb),
+        )
+
+    def budget(self, verb: str) -> Budget:
+        """What the run and one verb of it may spend, less what the ledger says they have spent.
+
+        Raises UserError when USD are limited and a bought model's price is not known.
+        """
+        given: Limits | None = getattr(self.recipe.budget, verb, None)
+        caps = [("budget", self.recipe.budget)] + ([(f"budget.{verb}", given)] if given else [])
+        if any(limits.usd is not None for _, limits in caps):
+            prices.require(self.recipe.models, self.recipe.models, "a budget in USD needs it; budget.calls does not")
+        bought = {name for name, spec in self.recipe.models.items() if isinstance(spec, ApiModel)}
+        budget = Budget(caps, verb, bought)
+        budget.load(self.store.calls())
+        return budget
 
     @property
     def trained(self) -> str:

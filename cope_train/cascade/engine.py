@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cope_train.cascade.vote import accepts, majority
 from cope_train.recipe.schema import Sampling as RoleSampling
-from cope_train.recipe.strategies import Adapters, Plan, Stage, Strategy
+from cope_train.recipe.strategies import Adapters, Stage, Strategy
 from cope_train.records import (
     Completion,
     Failure,
@@ -90,13 +90,14 @@ class Engine:
         for stage in strategy.stages:
             live = [decision for decision in decisions if decision.open]
             if stage.plan:
-                self._write_plans(stage.plan, stage.samples, live, seed, adapters)
+                self._write_plans(stage, live, seed, adapters)
             live = [decision for decision in live if not self._failed(decision, stage)]
             self._solve(stage, live, seed, adapters, full_tree and stage is not strategy.stages[-1])
         return [self._trace(decision, name or strategy.name, seed) for decision in decisions]
 
-    def _write_plans(self, plan: Plan, samples: int, live: Sequence[_Decision], seed: int, adapters: Adapters) -> None:
-        indices = tuple(range(samples)) if plan.each else (0,)
+    def _write_plans(self, stage: Stage, live: Sequence[_Decision], seed: int, adapters: Adapters) -> None:
+        plan = stage.plan
+        indices = tuple(range(stage.samples)) if plan.each else (0,)
         adapter = "planner" if plan.planner == self._adapted and adapters in _PLANNER else None
         requests = [
             Request(
@@ -107,6 +108,7 @@ class Engine:
                 indices=indices,
                 seed=seed,
                 adapter=adapter,
+                stage=stage.name,
             )
             for decision in live
         ]
@@ -132,6 +134,7 @@ class Engine:
                 seed=seed,
                 adapter=adapter,
                 answer_prefix=self._task.answer_prefix,
+                stage=stage.name,
             )
             for decision, messages, indices in asked
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from cope_train.recipe import prices as asked
 from cope_train.recipe.model_specs import LocalModel, Price
 from cope_train.records import Trace, Usage
 
@@ -15,7 +16,8 @@ Prices = Mapping[str, Price | None]
 
 def prices(models: Mapping[str, object]) -> dict[str, Price | None]:
     """Price of each model of a recipe: an unpriced local one is free, any other unpriced one unknown (None)."""
-    return {name: spec.price or (_FREE if isinstance(spec, LocalModel) else None) for name, spec in models.items()}
+    known = {name: asked.of(spec) for name, spec in models.items()}
+    return {name: known[name] or (_FREE if isinstance(spec, LocalModel) else None) for name, spec in models.items()}
 
 
 def usd(usage: Mapping[str, Usage], known: Prices) -> Decimal | None:

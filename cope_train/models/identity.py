@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cope_train.errors import UserError
-from cope_train.records import Request
+from cope_train.records import Request, Sampling
 
 
 def completion_key(identity: Mapping[str, Any], request: Request, index: int) -> str:
@@ -24,6 +24,26 @@ def completion_key(identity: Mapping[str, Any], request: Request, index: int) ->
     if not request.sampling.greedy:
         parts |= {"seed": request.seed, "problem": request.problem_id, "role": request.role, "index": index}
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def completion_keys(identity: Mapping[str, Any], request: Request) -> list[str]:
+    """`completion_key` of each of a request's samples, with the parts that they share put into JSON once."""
+    head = '{"identity": ' + json.dumps(identity, sort_keys=True, ensure_ascii=False)
+    sampling = '"sampling": ' + _sampling_json(request.sampling)
+    if request.sampling.greedy:
+        return [_sha(f"{head}, {sampling}}}")] * len(request.indices)
+    problem, role = (json.dumps(text, ensure_ascii=False) for text in (request.problem_id, request.role))
+    tail = f'"problem": {problem}, "role": {role}, {sampling}, "seed": {request.seed}}}'
+    return [_sha(f'{head}, "index": {index}, {tail}') for index in request.indices]
+
+
+@cache
+def _sampling_json(sampling: Sampling) -> str:
+    return json.dumps(asdict(sampling), sort_keys=True, ensure_ascii=False)
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def weights_fingerprint(folder: Path) -> str:

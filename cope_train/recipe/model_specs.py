@@ -20,10 +20,11 @@ _SECRET = re.compile(r"authorization|key|token|secret|password|cookie", re.IGNOR
 
 
 class Price(Section):
-    """USD per million tokens."""
+    """USD per million tokens. Prompt tokens that the server had in its cache may be cheaper."""
 
     input: Money
     output: Money
+    cached_input: Money | None = Field(None, description="as `input` when left out")
 
 
 class LocalModel(Section):
@@ -40,6 +41,7 @@ class LocalModel(Section):
     adapters: dict[Literal["planner", "executor"], str] = Field({}, description="ready adapters to evaluate")
     chat_template_kwargs: dict[str, bool | int | float | str] = {}
     price: Price | None = Field(None, description="what it would cost if bought; free when left out")
+    usd_per_hour: Money | None = Field(None, description="what this machine costs; a book of its own")
 
 
 class ApiModel(Section):

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cope_train import records
 from cope_train.recipe.model_specs import LocalModel, Model
-from cope_train.recipe.section import Section
+from cope_train.recipe.section import Money, Section
 from cope_train.recipe.strategies import REFERENCES, STRATEGIES, parse
 from cope_train.recipe.wrong import Wrong, unknown
 from cope_train.records import PlanKind, Role
@@ -155,6 +155,20 @@ class Evaluate(Section):
     )
 
 
+class Limits(Section):
+    """How much may be spent; what is left out is not limited."""
+
+    usd: Money | None = Field(None, description="on bought tokens, by the ledger")
+    calls: int | None = Field(None, ge=0, description="calls sent, failed ones too")
+
+
+class Budget(Limits):
+    """Limits of the whole run, and of single verbs on top. A higher budget makes nothing be done anew."""
+
+    collect: Limits | None = None
+    evaluate: Limits | None = None
+
+
 class Tracking(Section):
     """Experiment tracking."""
 
@@ -178,6 +192,8 @@ class Recipe(Section):
     cascade: Cascade = Cascade()
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()
+    budget: Budget = Budget()
+    store: str | None = Field(None, description="file of completions and ledger, for runs to share; else the run's own")
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cope_train.errors import UserError
@@ -20,13 +20,13 @@ def collect(study: Study) -> None:
     if study.up_to_date("collect", inputs | {"failed": 0}, [study.run.plans / "README.md"]):
         return
     problems = study.problems("train")
-    collector = Collector(study.models(), study.task, section, recipe.sampling, study.prompts.hashes)
-    plans = collector.collect(problems, recipe.seeds[0])
+    collector = Collector(study.models("collect"), study.task, section, recipe.sampling, study.prompts.hashes)
     facts = {"recipe": recipe.name, "task": recipe.task, "problems asked": len(problems), "seed": recipe.seeds[0]}
-    planset.save(plans, study.run.plans, facts)
+    lacking = _Lacking(len(problems) * section.samples * len(section.kinds), section.keep.samples)
+    tally = planset.save(lacking.watch(collector.collect(problems, recipe.seeds[0])), study.run.plans, facts)
     # What could not be had is asked for once more by the same command.
-    study.done("collect", inputs | {"failed": _failed(study, plans)})
-    for kind, row in planset.summary(plans).items():
+    study.done("collect", inputs | {"failed": lacking.count})
+    for kind, row in tally.summary().items():
         rate = "none tried" if row["success_rate"] is None else f"executor succeeds {row['success_rate']:.0%}"
         broken = ", ".join(f"{rule} {count}" for rule, count in row["lint"].items()) or "none"
         study.reporter.say(f"collect: {row['plans']} {kind}s, {row['kept']} kept; {rate}; lint: {broken}")
@@ -46,8 +46,15 @@ def asked(study: Study) -> dict[str, Any]:
     }
 
 
-def _failed(study: Study, plans: Sequence[planset.Plan]) -> int:
-    """Plans that were not written and solutions that were not had or not graded."""
-    section = study.recipe.plans
-    wanted = len(study.problems("train")) * section.samples * len(section.kinds)
-    return wanted - len(plans) + sum(section.keep.samples - plan.samples for plan in plans if not plan.lint)
+class _Lacking:
+    """Counts plans that were not written, and solutions that were not had or not graded, as plans pass by."""
+
+    def __init__(self, plans: int, samples: int) -> None:
+        self.count = plans
+        self._samples = samples
+
+    def watch(self, plans: Iterable[planset.Plan]) -> Iterator[planset.Plan]:
+        """The same plans."""
+        for plan in plans:
+            self.count += (0 if plan.lint else self._samples - plan.samples) - 1
+            yield plan

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from cope_train.errors import UserError
-from cope_train.evaluation.cost import balanced, prices
+from cope_train.errors import BooksDoNotBalance, UserError
+from cope_train.evaluation.cost import Prices, balanced, prices
 from cope_train.evaluation.examples import pick
 from cope_train.evaluation.headline import headline
 from cope_train.evaluation.lines import Line, from_traces, random_escalation
 from cope_train.evaluation.report import write
 from cope_train.evaluation.summary import summarise
+from cope_train.recipe import prices as asked_prices
 from cope_train.recipe.strategies import Adapters
 from cope_train.records import Trace, from_json
 from cope_train.steps.evaluate import asked, entries
@@ -41,7 +42,7 @@ def report(study: Study) -> None:
     section, seeds = study.recipe.evaluate, study.recipe.seeds
     fitted = json.loads(study.run.calibration.read_text()) if study.run.calibration.exists() else {}
     spend = study.store.spend()
-    books = spend.balanced and all(balanced(rows, known) for rows in traces.values())
+    _balance(spend.balanced, traces, known)
     levels = {problem.id: problem.level for problem in problems}
     content = {
         **summarise(lines, section, order, seeds, dict.fromkeys((cascade, "large")), levels),
@@ -51,7 +52,15 @@ def report(study: Study) -> None:
         "thresholds": study.recipe.cascade.thresholds,
         "margin": section.margin,
         "calibration": {name: {k: v for k, v in fit.items() if k != "sweep"} for name, fit in fitted.items()},
-        "ledger": {"calls": spend.calls, "usd": float(spend.usd), "unpriced": spend.unpriced, "balanced": books},
+        "ledger": {
+            "calls": spend.calls,
+            "failed": spend.failed,
+            "usd": float(spend.usd),
+            "unpriced": spend.unpriced,
+            "compute_usd": float(spend.compute_usd),
+            "prices": asked_prices.source(study.recipe.models),
+            "balanced": True,
+        },
     }
     sweeps = {name: fit["sweep"] for name, fit in fitted.items() if fit["unit"].startswith("USD")}
     write(study.run.path, content, sweeps, _examples(traces, cascade, problems), _notes(study))
@@ -59,6 +68,15 @@ def report(study: Study) -> None:
     for line in headline(content, cascade):
         study.reporter.say(line)
     study.reporter.say(f"report: {study.run.report('html')}")
+
+
+def _balance(spend: bool, traces: Mapping[str, Sequence[Trace]], known: Prices) -> None:
+    """Raise BooksDoNotBalance unless both books do: figures from books that disagree are none."""
+    wrong = [name for name, rows in traces.items() if not balanced(rows, known)]
+    if not spend:
+        raise BooksDoNotBalance("the ledger was billed for other tokens than its completions hold")
+    if wrong:
+        raise BooksDoNotBalance(f"costs by problem and costs by stage differ for {', '.join(wrong)}")
 
 
 def _traces(study: Study) -> dict[str, list[Trace]]:

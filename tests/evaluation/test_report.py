@@ -33,6 +33,10 @@ FIT = {
 SWEEP = [{"thresholds": [t], "accuracy": a, "cost": c} for t, a, c in ((1.01, 0.7, 40.0), (0.5, 0.4, 5.0))]
 
 
+LEDGER = {"calls": 3, "failed": 0, "usd": 0.5, "unpriced": 1, "compute_usd": 0.25, "prices": {"large": "the recipe"}}
+LEDGER |= {"balanced": True}
+
+
 def content(known: dict, verdicts: dict[str, list]) -> tuple[dict[str, Any], list[dict]]:
     traces = {}
     for name, row in verdicts.items():
@@ -50,7 +54,7 @@ def content(known: dict, verdicts: dict[str, list]) -> tuple[dict[str, Any], lis
         "thresholds": "paper",
         "margin": 0.02,
         "calibration": {"cope": FIT},
-        "ledger": {"calls": 3, "usd": 0.5, "unpriced": 1, "balanced": True},
+        "ledger": LEDGER,
     }
     return summary | more, pick(traces["cope"], traces["cope@planner"], PROBLEMS)
 
@@ -151,7 +155,7 @@ def test_figures_of_the_markdown_are_those_of_the_report(folder: Path) -> None:
 def test_the_report_is_json_without_nan(folder: Path) -> None:
     found = json.loads((folder / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert found["strategies"]["cope"]["accuracy"] == 0.5
-    assert found["ledger"] == {"calls": 3, "usd": 0.5, "unpriced": 1, "balanced": True}
+    assert found["ledger"] == LEDGER
 
 
 def test_a_figure_that_is_no_number_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cope_train.models.identity import completion_key
+from cope_train.models.identity import completion_key, completion_keys
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
 from cope_train.recipe.model_specs import Price
@@ -31,6 +31,13 @@ def store(tmp_path: Path) -> Store:
 def stored(store: Store, speak=lambda r, i: f"{r.problem_id} {i}", price=PRICE, free=False):
     backend = FakeModel("large", speak)
     return StoredModel(backend, store, price, free), backend
+
+
+def tamper(store: Store, statement: str) -> None:
+    """Change what nobody may change: the tables' own guards come off first."""
+    for (name,) in list(store.query("SELECT name FROM sqlite_master WHERE type = 'trigger'")):
+        store._db.execute(f"DROP TRIGGER {name}")
+    store._db.execute(statement)
 
 
 def test_what_is_stored_is_not_asked_again(store: Store) -> None:
@@ -74,7 +81,7 @@ def test_what_arrived_beside_a_failure_is_kept(store: Store) -> None:
     assert backend.asked[1].indices == (1,)
     assert [call.error for call in store.calls()] == ["cut", None]
     assert (store.spend().failed, store.spend().balanced) == (1, True)
-    store._db.execute("UPDATE calls SET completion_tokens = 7 WHERE error = 'cut'")
+    tamper(store, "UPDATE calls SET completion_tokens = 7 WHERE error = 'cut'")
     assert not store.spend().balanced
 
 
@@ -100,14 +107,14 @@ def test_the_book_balances_and_notices_when_it_does_not(store: Store, column: st
     spend = store.spend()
     assert (spend.calls, spend.balanced, spend.unpriced) == (50, True, 0)
     assert spend.usd == 50 * (10 * Decimal("0.15") + 10 * Decimal("0.60")) / 1_000_000
-    store._db.execute(f"UPDATE calls SET {column} = 7 WHERE id = 3")
+    tamper(store, f"UPDATE calls SET {column} = 7 WHERE id = 3")
     assert not store.spend().balanced
 
 
 def test_a_call_whose_completions_are_gone_unbalances_the_book(store: Store) -> None:
     model, _ = stored(store)
     model.complete([request()])
-    store._db.execute("DELETE FROM completions")
+    tamper(store, "DELETE FROM completions")
     assert not store.spend().balanced
 
 
@@ -144,4 +151,6 @@ def test_the_key_is_the_identity_and_nothing_else() -> None:
     assert completion_key({"model": "n"}, base, 0) != key
     assert completion_key(identity, replace(base, indices=(0, 5), answer_prefix="="), 0) == key
     greedy = replace(base, sampling=Sampling())
+    for some in (base, replace(greedy, stage="s"), replace(base, problem_id='p "ä', indices=(3, 1), seed=7)):
+        assert completion_keys(identity, some) == [completion_key(identity, some, index) for index in some.indices]
     assert completion_key(identity, greedy, 0) == completion_key(identity, replace(greedy, problem_id="x", seed=9), 0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
 from cope_train.errors import ServerError, UserError
+from cope_train.models.store import Store
+from cope_train.models.stored import StoredModel
 from cope_train.plans import planset
 from cope_train.plans.collect import Collector
 from cope_train.plans.lint import lint
@@ -19,8 +22,12 @@ HASHES = {"goal": "h1", "guideline": "h2", "solution": "h3"}
 
 def collect(plan, solve, **section):
     models = {"large": FakeModel("large", plan), "small": FakeModel("small", solve)}
-    collector = Collector(models, FakeTask(), Plans(**section), {}, HASHES)
-    return collector.collect(PROBLEMS, seed=0), models
+    store = Store(Path(mkdtemp()) / "store.sqlite")
+    stored = {name: StoredModel(model, store, None, True) for name, model in models.items()}
+    collector = Collector(stored, FakeTask(), Plans(**section), {}, HASHES)
+    plans = list(collector.collect(PROBLEMS, seed=0))
+    store.close()
+    return plans, models
 
 
 def test_plans_are_kept_when_the_executor_succeeds_often_enough() -> None:
