@@ -161,6 +161,8 @@ class Sample:
 class StageTrace:
     """One stage of one decision: plans written here, samples, the vote, and whether the gate accepted.
 
+    A vote that was decided early has fewer samples than the stage's n; `consensus`, the winner's share of n, is then a
+    lower bound.
     `verdict` judges this stage's answer whether or not it was accepted, so that thresholds replay without a call.
     `usage` maps a model's name in the recipe to what this stage alone spends on it.
     """

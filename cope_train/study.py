@@ -140,6 +140,12 @@ class Study:
         return budget
 
     @property
+    def patient(self) -> set[str]:
+        """Models that are asked for a vote's samples one by one: local ones, to whom a second call costs nothing."""
+        models = self.recipe.models.items() if self.recipe.cascade.early_stop else ()
+        return {name for name, spec in models if isinstance(spec, LocalModel)}
+
+    @property
     def trained(self) -> str:
         """Name of the model that adapters belong to."""
         return self.recipe.train.base if self.recipe.train else "small"

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,13 @@ def study_of(problems: int) -> tuple[Any, Any]:
     return Study(recipe, RunDir(Path())), Models(recipe.models, Store(":memory:"))
 
 
-def cascade(study: Any, models: Any) -> None:
-    """COPE over the test problems, every stage for every one."""
+def cascade(study: Any, models: Any, full_tree: bool = True, patient: Collection[str] = ()) -> list[Any]:
+    """COPE over the test problems, every stage for every one if `full_tree`."""
     from cope_train.cascade.engine import Engine
     from cope_train.recipe.strategies import STRATEGIES
 
-    Engine(models, study.task, study.recipe.sampling).run(STRATEGIES["cope"], study.problems("test"), 0, full_tree=True)
+    engine = Engine(models, study.task, study.recipe.sampling, patient=patient)
+    return engine.run(STRATEGIES["cope"], study.problems("test"), 0, full_tree=full_tree)
 
 
 def record(problems: int, path: Path) -> None:
@@ -210,6 +211,34 @@ def shares(problems: int) -> Iterator[str]:
     yield f"| models, and all else | {100 * (1 - sum(spent.values()) / whole):.1f} |"
 
 
+def saved(problems: int) -> Iterator[str]:
+    """What stopping at a decided vote saves of the small model's tokens, and what of the solutions' could be saved."""
+    from cope_train.cascade.decided import decided
+
+    study, models = study_of(problems)
+    whole, short = cascade(study, models, full_tree=False), cascade(study, models, full_tree=False, patient={"small"})
+    same = sum(_decision(one) == _decision(other) for one, other in zip(whole, short, strict=True))
+    yield f"Decisions and answers that are the same: {same} of {len(whole)}."
+    yield ""
+    yield "| stage | small model's tokens, all samples | until decided | saved, % | of what replay shows possible, % |"
+    yield "|---|---|---|---|---|"
+    for stage, hands_over in (("stage1", True), ("stage2", False)):
+        full, part = ([s for t in traces for s in t.stages if s.stage == stage] for traces in (whole, short))
+        tokens = [sum(s.usage["small"].completion_tokens for s in stages) for stages in (full, part)]
+        said = [sum(sample.completion_tokens for s in stages for sample in s.samples) for stages in (full, part)]
+        least = 0
+        for s in full:
+            groups, n = [sample.group for sample in s.samples], len(s.samples)
+            count = next(k for k in range(1, n + 1) if decided(groups[:k], n, s.threshold, hands_over))
+            least += sum(sample.completion_tokens for sample in s.samples[:count])
+        share, reached = 1 - tokens[1] / tokens[0], (said[0] - said[1]) / (said[0] - least)
+        yield f"| {stage} | {tokens[0]:,} | {tokens[1]:,} | {100 * share:.1f} | {100 * reached:.1f} |"
+
+
+def _decision(trace: Any) -> tuple:
+    return trace.answer, trace.verdict, [(stage.stage, stage.accepted) for stage in trace.stages]
+
+
 def _alone(*words: str) -> dict[str, float]:
     """What one job of this script prints, in a process of its own."""
     done = subprocess.run([sys.executable, __file__, "--job", *words], check=True, stdout=subprocess.PIPE, text=True)
@@ -233,7 +262,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         tables = [timings(given.problems, given.few, given.turns, Path(folder)), growth(given.growth, Path(folder))]
-        body = "\n\n".join("\n".join(table) for table in [*tables, shares(given.problems)])
+        body = "\n\n".join("\n".join(table) for table in [*tables, shares(given.problems), saved(given.problems)])
     options = f"bench_local.py --problems {given.problems} --turns {given.turns}"
     fill(given.page, f"{made_by(options)}\n\n{body}", "local")
     print(body)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cope_train.cascade.decided import decided, earliest
 from cope_train.cascade.vote import accepts, majority
 from cope_train.recipe.schema import Sampling as RoleSampling
 from cope_train.recipe.strategies import Adapters, Stage, Strategy
@@ -31,23 +32,32 @@ _EXECUTOR = ("executor", "both")
 
 @dataclass
 class _Decision:
-    """A problem on its way through the stages. `plans` are carried on; `own` are this stage's, one a sample."""
+    """A problem on its way through the stages. `plans` are carried on; `own` and `solutions` are this stage's."""
 
     problem: Problem
     plans: dict[str, str] = field(default_factory=dict)
     own: tuple[str, ...] = ()
+    solutions: dict[int, Completion] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
+    prompts: set[tuple] = field(default_factory=set)
     stages: list[StageTrace] = field(default_factory=list)
     failure: str | None = None
     open: bool = True
 
+    def begin(self) -> None:
+        """Forget what belongs to a stage that is over."""
+        self.own, self.solutions, self.usage, self.prompts = (), {}, {}, set()
+
     def spend(self, model: str, request: Request, outcomes: Sequence[Outcome]) -> None:
-        """Charge one request in full, shared or not: the stand-alone book."""
+        """Charge one request in full, shared or not: the stand-alone book. A stage pays once for equal prompts."""
         said = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
         tokens = [completion.completion_tokens for completion in said]
+        prompt = model, request.role, request.messages
+        new = prompt not in self.prompts
+        self.prompts.add(prompt)
         used = Usage(
-            calls=1,
-            prompt_tokens=said[0].prompt_tokens if said else 0,
+            calls=int(new),
+            prompt_tokens=said[0].prompt_tokens if said and new else 0,
             completion_tokens=None if None in tokens else sum(tokens),
             seconds=sum(completion.seconds or 0.0 for completion in said),
         )
@@ -61,16 +71,23 @@ class Engine:
     """Runs strategies with given models and task.
 
     `sampling` holds each role's sampling, less the temperatures, which belong to the strategy. The adapters are
-    those of the model `adapted` ("small"): active for its own role only.
+    those of the model `adapted` ("small"): active for its own role only. Models that are `patient` are asked for the
+    samples of a vote in index order until it is decided, others for all at once.
     """
 
     def __init__(
-        self, models: Mapping[str, Model], task: Task, sampling: Mapping[Role, RoleSampling], adapted: str = "small"
+        self,
+        models: Mapping[str, Model],
+        task: Task,
+        sampling: Mapping[Role, RoleSampling],
+        adapted: str = "small",
+        patient: Collection[str] = (),
     ) -> None:
         self._models = models
         self._task = task
         self._sampling = sampling
         self._adapted = adapted
+        self._patient = patient
 
     def run(
         self,
@@ -88,16 +105,39 @@ class Engine:
         """
         decisions = [_Decision(problem) for problem in problems]
         for stage in strategy.stages:
-            live = [decision for decision in decisions if decision.open]
-            if stage.plan:
-                self._write_plans(stage, live, seed, adapters)
-            live = [decision for decision in live if not self._failed(decision, stage)]
-            self._solve(stage, live, seed, adapters, full_tree and stage is not strategy.stages[-1])
+            hold = full_tree and stage is not strategy.stages[-1]
+            live = undecided = [decision for decision in decisions if decision.open]
+            for indices in self._turns(stage, hold):
+                self._write_plans(stage, undecided, indices, seed, adapters)
+                undecided = [decision for decision in undecided if not decision.failure]
+                self._solve(stage, undecided, indices, seed, adapters)
+                undecided = [d for d in undecided if not d.failure and not self._decided(stage, d)]
+            for decision in live:
+                if not self._failed(decision, stage):
+                    self._settle(stage, decision, hold)
         return [self._trace(decision, name or strategy.name, seed) for decision in decisions]
 
-    def _write_plans(self, stage: Stage, live: Sequence[_Decision], seed: int, adapters: Adapters) -> None:
+    def _turns(self, stage: Stage, hold: bool) -> list[tuple[int, ...]]:
+        """The sample indices of a stage in the turns in which they are asked."""
+        asked = {stage.executor} | ({stage.plan.planner} if stage.plan and stage.plan.each else set())
+        if hold or not stage.gate or not asked <= set(self._patient):
+            return [tuple(range(stage.samples))]
+        first = earliest(stage.samples, stage.threshold, _hands_over(stage))
+        return [tuple(range(first)), *((index,) for index in range(first, stage.samples))]
+
+    def _decided(self, stage: Stage, decision: _Decision) -> bool:
+        said = len(decision.solutions)
+        if said == stage.samples or not stage.gate:
+            return said == stage.samples
+        groups = self._task.groups([self._task.extract(decision.solutions[i].text) for i in range(said)])
+        return decided(groups, stage.samples, stage.threshold, _hands_over(stage))
+
+    def _write_plans(
+        self, stage: Stage, live: Sequence[_Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
+    ) -> None:
         plan = stage.plan
-        indices = tuple(range(stage.samples)) if plan.each else (0,)
+        if plan is None or (indices[0] > 0 and not plan.each):
+            return
         adapter = "planner" if plan.planner == self._adapted and adapters in _PLANNER else None
         requests = [
             Request(
@@ -105,7 +145,7 @@ class Engine:
                 role=plan.kind,
                 messages=self._task.ask(decision.problem, plan.kind, {}),
                 sampling=self._sampling_of(plan.kind, plan.temperature),
-                indices=indices,
+                indices=indices if plan.each else (0,),
                 seed=seed,
                 adapter=adapter,
                 stage=stage.name,
@@ -116,49 +156,51 @@ class Engine:
             decision.spend(plan.planner, request, outcomes)
             if decision.failure:
                 continue
-            decision.own = tuple(completion.text.strip() for completion in outcomes)
+            decision.own += tuple(completion.text.strip() for completion in outcomes)
             if not plan.each:
                 decision.plans[plan.kind] = decision.own[0]
 
-    def _solve(self, stage: Stage, live: Sequence[_Decision], seed: int, adapters: Adapters, hold: bool) -> None:
+    def _solve(
+        self, stage: Stage, live: Sequence[_Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
+    ) -> None:
         adapter = "executor" if stage.executor == self._adapted and adapters in _EXECUTOR else None
         sampling = self._sampling_of("solution", stage.temperature)
-        asked = [(decision, *pair) for decision in live for pair in self._prompts(stage, decision)]
+        asked = [(decision, *pair) for decision in live for pair in self._prompts(stage, decision, indices)]
         requests = [
             Request(
                 problem_id=decision.problem.id,
                 role="solution",
                 messages=messages,
                 sampling=sampling,
-                indices=indices,
+                indices=wanted,
                 seed=seed,
                 adapter=adapter,
                 answer_prefix=self._task.answer_prefix,
                 stage=stage.name,
             )
-            for decision, messages, indices in asked
+            for decision, messages, wanted in asked
         ]
-        solutions: dict[int, dict[int, Outcome]] = {}
         for decision, request, outcomes in self._complete(stage.executor, [item[0] for item in asked], requests):
             decision.spend(stage.executor, request, outcomes)
-            solutions.setdefault(id(decision), {}).update(zip(request.indices, outcomes, strict=True))
-        for decision in live:
-            if not self._failed(decision, stage):
-                self._settle(stage, decision, [solutions[id(decision)][i] for i in range(stage.samples)], hold)
+            decision.solutions.update(zip(request.indices, outcomes, strict=True))
 
-    def _prompts(self, stage: Stage, decision: _Decision) -> list[tuple]:
+    def _prompts(self, stage: Stage, decision: _Decision, indices: tuple[int, ...]) -> list[tuple]:
         """(messages, sample indices): samples that are given the same plans share one request."""
         shared: dict[tuple, list[int]] = {}
-        for index in range(stage.samples):
+        for index in indices:
             messages = self._task.ask(decision.problem, "solution", _given(stage, decision, index))
             shared.setdefault(messages, []).append(index)
         return [(messages, tuple(indices)) for messages, indices in shared.items()]
 
-    def _settle(self, stage: Stage, decision: _Decision, solutions: Sequence[Completion], hold: bool) -> None:
-        """Vote, judge and gate; then hand the winner's plan over to the next stage."""
+    def _settle(self, stage: Stage, decision: _Decision, hold: bool) -> None:
+        """Vote, judge and gate; then hand the winner's plan over to the next stage.
+
+        Samples that a decided vote did not need count as not voting for its winner: the consensus is a lower bound.
+        """
+        solutions = [decision.solutions[index] for index in range(len(decision.solutions))]
         answers = [self._task.extract(solution.text) for solution in solutions]
         groups = self._task.groups(answers)
-        vote = majority(groups)
+        vote = majority([*groups, *[None] * (stage.samples - len(groups))])
         answer = None if vote.winner is None else answers[vote.winner]
         trace = StageTrace(
             stage=stage.name,
@@ -190,7 +232,7 @@ class Engine:
         if stage.plan and stage.plan.each:
             # For exchangeable samples the lowest-index voter is the paper's random draw among the winners.
             decision.plans[stage.plan.kind] = decision.own[vote.winner or 0]
-        decision.own, decision.usage = (), {}
+        decision.begin()
 
     def _failed(self, decision: _Decision, stage: Stage) -> bool:
         if decision.failure is None:
@@ -208,7 +250,8 @@ class Engine:
                 failure=decision.failure,
             )
         )
-        decision.open, decision.usage = False, {}
+        decision.open = False
+        decision.begin()
         return True
 
     def _complete(self, model: str, decisions: Sequence[_Decision], requests: Sequence[Request]):
@@ -223,6 +266,11 @@ class Engine:
         return Trace(
             name, seed, decision.problem.id, tuple(decision.stages), last.answer, last.verdict, decision.failure
         )
+
+
+def _hands_over(stage: Stage) -> bool:
+    """Whether the vote also decides which plan the next stage is given."""
+    return stage.plan is not None and stage.plan.each
 
 
 def _given(stage: Stage, decision: _Decision, index: int) -> dict[str, str]:

@@ -131,6 +131,7 @@ class Cascade(Section):
         "paper", description="paper, or a threshold for each gated stage: {stage1: 0.75, stage2: 0.5}"
     )
     calibrate: bool = Field(True, description="evaluate it once more with thresholds fitted on the calibration split")
+    early_stop: bool = Field(True, description="ask local models for no more samples of a vote than decide it")
 
     @model_validator(mode="after")
     def _gates_are_there(self) -> Self:

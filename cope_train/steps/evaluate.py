@@ -65,7 +65,8 @@ def evaluate(study: Study) -> None:
     if study.up_to_date("evaluate", inputs | {"failed": 0}, _outputs(study, wanted)):
         return
     recipe = study.recipe
-    engine = Engine(study.models("evaluate", adapters), study.task, recipe.sampling, study.trained)
+    models = study.models("evaluate", adapters)
+    engine = Engine(models, study.task, recipe.sampling, study.trained, study.patient)
     problems = study.problems("test")
     fitted, failed = _calibrate(study, engine, wanted)
     study.run.write_json(study.run.calibration, {name: vars(fit) for name, fit in fitted.items()})

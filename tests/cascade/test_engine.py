@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from cope_train.cascade.engine import Engine
@@ -12,9 +14,9 @@ from tests.fakes import PROBLEMS, FakeModel, FakeTask
 COPE = STRATEGIES["cope"]
 
 
-def run(small, large, strategy=COPE, adapters="none", full_tree=False, problems=PROBLEMS[:1]):
+def run(small, large, strategy=COPE, adapters="none", full_tree=False, problems=PROBLEMS[:1], patient=()):
     models = {"small": FakeModel("small", small), "large": FakeModel("large", large)}
-    engine = Engine(models, FakeTask(), {})
+    engine = Engine(models, FakeTask(), {}, patient=patient)
     return engine.run(strategy, problems, seed=3, adapters=adapters, full_tree=full_tree), models
 
 
@@ -125,3 +127,47 @@ def test_every_strategy_of_the_table_runs() -> None:
         (trace,), _ = run(lambda r, i: "=0", lambda r, i: "=0", strategy)
         assert trace.verdict is Verdict.right
         assert trace.stages[-1].accepted
+
+
+def draws(seed: int, spread: int):
+    """A model whose answers are drawn, the same ones for the same prompt and index."""
+
+    def speak(request, index):
+        said = random.Random(f"{seed} {user(request)} {request.role} {index}")
+        return f"plan {said.randrange(3)}" if request.role != "solution" else f"={said.choice([0] + [*range(spread)])}"
+
+    return speak
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_decided_vote_that_stops_changes_no_decision(seed: int) -> None:
+    def decisions(patient):
+        traces, models = run(draws(seed, 2 + seed % 4), draws(seed, 3), problems=PROBLEMS, patient=patient)
+        rows = [(t.answer, t.verdict, [(s.stage, s.accepted) for s in t.stages]) for t in traces]
+        asked = sum(len(request.indices) for request in models["small"].asked)
+        return rows, [user(request) for request in models["large"].asked], asked, traces
+
+    whole, stopped = decisions(()), decisions({"small", "large"})
+    assert stopped[:2] == whole[:2]
+    assert stopped[2] < whole[2]
+    for one, other in zip(stopped[3], whole[3], strict=True):
+        for short, full in zip(one.stages, other.stages, strict=True):
+            assert short.samples == full.samples[: len(short.samples)]
+            assert short.plans == full.plans[: len(short.plans)]
+            assert short.usage["small" if short.stage != "stage3" else "large"].prompt_tokens > 0
+
+
+def test_a_stopped_stage_is_charged_for_what_index_order_needs() -> None:
+    (trace,), models = run(lambda r, i: "a goal" if r.role == "goal" else "=0", lambda r, i: "x", patient={"small"})
+    assert [request.indices for request in models["small"].asked] == [tuple(range(6))] * 2
+    assert trace.stages[0].consensus == 6 / 8
+    assert trace.stages[0].usage == {"small": Usage(2, 20, 60, 0.0)}
+
+
+def test_a_full_tree_and_an_impatient_executor_ask_for_all_samples() -> None:
+    def small(request, index):
+        return "=0"
+
+    for options in ({"full_tree": True, "patient": {"small"}}, {"patient": {"large"}}):
+        traces, _ = run(small, small, **options)
+        assert len(traces[0].stages[0].samples) == 8
