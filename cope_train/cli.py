@@ -84,14 +84,15 @@ def _verb(name: str, summary: str) -> None:
 def check(
     recipe: RecipePath,
     overrides: Overrides = None,
+    out: Out = None,
     limit: Limit = None,
     seed: Seed = None,
     only: Only = None,
 ) -> None:
-    """Say what a recipe would do, what it would cost at most, and what is missing here (exit code 5)."""
+    """Say what a recipe would do, what each verb would cost, and what is missing here (exit code 5)."""
     from cope_train.steps.check import check as look
 
-    found = look(_load(recipe, overrides, limit, seed, only))
+    found = look(_load(recipe, overrides, limit, seed, only), out)
     for line in found.plan:
         typer.echo(line)
     if found.missing:

@@ -1,9 +1,14 @@
-"""What a recipe asks its models at most, before any is asked: every stage for every problem, at full length."""
+"""What a recipe asks its models, before any is asked: at most, and if all goes well.
+
+At most: every stage for every problem, each at full length, each byte of a prompt a token. If all goes well: the first
+gate accepts everything on the test split, four bytes are a token, and completions are as long as those of the same
+model and role that the store holds, or a quarter of what they may be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from cope_train.recipe import Recipe
@@ -19,6 +24,9 @@ SPLITS = ("train", "calibration", "test")
 _FRAME = 100  # tokens of a chat template around the messages
 _RETOLD = 3  # a planner's token may be a number of three digits, which is three tokens to some executors
 _UNSEEN = 600  # bytes of a question whose data is not here
+_SHARE = 4  # what completions may be is this many times what they are taken to be where none is known
+_BYTES = 4  # of a token in English text, roughly
+Past = Mapping[tuple[str, Role], float]
 
 
 @dataclass
@@ -29,31 +37,53 @@ class Bound:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def __add__(self, other: Bound) -> Bound:
+        return Bound(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
     def usd(self, price: Price) -> Decimal:
         """What that costs."""
         return (self.prompt_tokens * price.input + self.completion_tokens * price.output) / Decimal(1_000_000)
 
 
-def bounds(study: Study, splits: Mapping[str, Sequence[Problem]]) -> tuple[dict[str, Bound], list[str]]:
-    """A bound for each model, and the splits left out of it because nothing tells their size.
+@dataclass
+class Estimate:
+    """What one verb asks of one model."""
 
-    `splits` holds the problems that are here; of others the recipe's limit is taken, at a guessed length.
+    low: Bound = field(default_factory=Bound)
+    high: Bound = field(default_factory=Bound)
+
+
+def bounds(
+    study: Study, splits: Mapping[str, Sequence[Problem]], past: Past | None = None
+) -> tuple[dict[str, dict[str, Estimate]], list[str]]:
+    """Estimates by verb and model, and the splits left out of them because nothing tells their size.
+
+    `splits` holds the problems that are here; of others the recipe's limit is taken, at a guessed length. `past` is the
+    mean length in tokens of a model's completions in a role.
     """
     recipe = study.recipe
     lines = entries(study, _trainable(study))
-    asks = {
-        "train": _collecting(recipe) if recipe.plans else set(),
-        "calibration": _calibrating(recipe, lines, study.trained),
-        "test": {ask for line in lines for ask in _asked(line, study.trained)},
-    }
-    found, unknown = {name: Bound() for name in recipe.models}, []
+    collecting = _collecting(recipe) if recipe.plans else set()
+    calibrating = _calibrating(recipe, lines, study.trained)
+    testing = [{ask for line in lines for ask in _asked(line, study.trained, lucky)} for lucky in (True, False)]
+    asks = {"train": [collecting] * 2, "calibration": [calibrating] * 2, "test": testing}
+    found = {verb: {name: Estimate() for name in recipe.models} for verb in ("collect", "evaluate")}
+    unknown = []
     for split in SPLITS:
         source: Data | None = getattr(recipe.data, split)
         if source and split not in splits and source.limit is None:
             unknown.append(split)
         elif source:
             problems = splits.get(split) or [Problem("unseen", "x" * _UNSEEN)] * source.limit
-            _add(study, asks[split], problems, len(recipe.seeds) if split != "train" else 1, found)
+            seeds = len(recipe.seeds) if split != "train" else 1
+            verb = found["collect" if split == "train" else "evaluate"]
+            low, high = asks[split]
+            _add(study, low, problems, seeds, {name: both.low for name, both in verb.items()}, past or {})
+            _add(study, high, problems, seeds, {name: both.high for name, both in verb.items()}, None)
     return found, unknown
 
 
@@ -97,8 +127,8 @@ def _calibrating(recipe: Recipe, lines: list[Entry], adapted: str) -> set[_Ask]:
     return {ask for line in [*cascades, Entry("large", STRATEGIES["large"], "none")] for ask in _asked(line, adapted)}
 
 
-def _asked(line: Entry, adapted: str) -> list[_Ask]:
-    """Everything that the engine asks when no gate accepts; thresholds only ever make it less."""
+def _asked(line: Entry, adapted: str, lucky: bool = False) -> list[_Ask]:
+    """Everything that the engine asks when no gate accepts, or when the first one does (`lucky`)."""
     asks: list[_Ask] = []
     plans: dict[PlanKind, _Ask] = {}
     for stage in line.strategy.stages:
@@ -117,30 +147,49 @@ def _asked(line: Entry, adapted: str) -> list[_Ask]:
             copies=stage.samples if each else 1,
         )
         asks.append(solved)
+        if lucky and stage.gate:
+            break
         if each:
             plans[stage.plan.kind] = solved  # the vote decides which plan is handed over
     return asks
 
 
-def _add(study: Study, asks: set[_Ask], problems: Sequence[Problem], seeds: int, found: dict[str, Bound]) -> None:
-    sampling = study.recipe.sampling
+def _add(
+    study: Study,
+    asks: set[_Ask],
+    problems: Sequence[Problem],
+    seeds: int,
+    found: Mapping[str, Bound],
+    past: Past | None,
+) -> None:
+    """Add what is asked to `found`: at most, or with `past` as it is to be expected."""
     sizes: dict[tuple, int] = {}
     for ask in asks:
-        shape = (ask.role, *(kind for kind, _ in ask.plans))
-        if shape not in sizes:
-            sizes[shape] = _prompt_bytes(study, shape, problems) + _FRAME * len(problems)
+        plans = tuple((kind, _plan_bytes(study, plan.model, kind, past)) for kind, plan in ask.plans)
+        if (ask.role, plans) not in sizes:
+            sizes[ask.role, plans] = _prompt_bytes(study, ask.role, dict(plans), problems)
+        size = sizes[ask.role, plans]
         times = ask.copies * (1 if ask.temperature == 0 and not ask.plans else seeds)
         bound = found[ask.model]
         bound.calls += times * len(problems)
-        bound.prompt_tokens += times * sizes[shape]
-        longest = sampling.get(ask.role, RoleSampling()).max_tokens
-        bound.completion_tokens += times * len(problems) * ask.samples * longest
+        bound.prompt_tokens += times * (size + _FRAME * len(problems) if past is None else size // _BYTES)
+        bound.completion_tokens += times * len(problems) * ask.samples * _said(study, ask.model, ask.role, past)
 
 
-def _prompt_bytes(study: Study, shape: tuple[Role, ...], problems: Sequence[Problem]) -> int:
-    """Bytes of a role's prompts, plans of some kinds at their full length in them; a token is a byte at least."""
-    role, *kinds = shape
-    longest = {kind: study.recipe.sampling.get(kind, RoleSampling()).max_tokens for kind in kinds}
-    plans = {kind: "x" * (_RETOLD * tokens) for kind, tokens in longest.items()}
-    chats = (study.prompts.render(role, question=problem.question, **plans) for problem in problems)
+def _said(study: Study, model: str, role: Role, past: Past | None) -> int:
+    """Tokens of one completion."""
+    longest = study.recipe.sampling.get(role, RoleSampling()).max_tokens
+    if past is None:
+        return longest
+    return min(longest, round(past.get((model, role), max(1, longest / _SHARE))))
+
+
+def _plan_bytes(study: Study, model: str, kind: PlanKind, past: Past | None) -> int:
+    return _said(study, model, kind, past) * (_RETOLD if past is None else _BYTES)
+
+
+def _prompt_bytes(study: Study, role: Role, plans: Mapping[Role, int], problems: Sequence[Problem]) -> int:
+    """Bytes of a role's prompts, with plans of some length in them."""
+    written = {kind: "x" * size for kind, size in plans.items()}
+    chats = (study.prompts.render(role, question=problem.question, **written) for problem in problems)
     return sum(len(message.content.encode()) for chat in chats for message in chat)

@@ -1,4 +1,4 @@
-"""check: says what a recipe would do, what it would cost at most, and what this machine lacks for it."""
+"""check: says what a recipe would do, what each verb would cost, and what this machine lacks for it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,37 @@ from typing import Any
 from cope_train.errors import NotRunnableHere, UserError
 from cope_train.models import backend
 from cope_train.models.folders import resolve
-from cope_train.recipe import Recipe
+from cope_train.models.store import Store
+from cope_train.recipe import Recipe, prices
 from cope_train.recipe.model_specs import LocalModel, Price
-from cope_train.recipe.schema import Data
+from cope_train.recipe.schema import Data, Limits
 from cope_train.records import Problem
 from cope_train.rundir import RunDir
-from cope_train.steps.bounds import SPLITS, Bound, bounds
+from cope_train.steps.bounds import SPLITS, Bound, Estimate, Past, bounds
 from cope_train.study import Study
 from cope_train.tasks import data
 
 
 @dataclass
 class Findings:
-    """What `check` found: plain lines of what would be done, bounds by model, and what is missing here."""
+    """What `check` found: plain lines of what would be done, estimates by verb and model, and what is missing here."""
 
     plan: list[str] = field(default_factory=list)
-    bounds: dict[str, Bound] = field(default_factory=dict)
+    estimates: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def bounds(self) -> dict[str, Bound]:
+        """What is asked of each model at most, all verbs together."""
+        verbs = self.estimates.values()
+        names = {name for verb in verbs for name in verb}
+        return {name: sum((verb[name].high for verb in verbs), Bound()) for name in names}
 
-def check(recipe: Recipe) -> Findings:
+
+def check(recipe: Recipe, out: Path | None = None) -> Findings:
     """Look at data, models, keys and adapters without asking any model.
+
+    Completions that the store of the run folder `out` holds tell how long others will be.
 
     Raises UserError for what is wrong wherever it runs; what only this machine lacks is listed in `missing`.
     """
@@ -39,7 +49,7 @@ def check(recipe: Recipe) -> Findings:
     splits = _splits(recipe, found)
     for name, spec in recipe.models.items():
         _model(name, spec, found)
-    _work(recipe, splits, found)
+    _work(recipe, splits, found, _past(recipe, out))
     return found
 
 
@@ -94,19 +104,58 @@ def _device(spec: LocalModel) -> str:
     return spec.device or spec.device_map or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _work(recipe: Recipe, splits: dict[str, list[Problem]], found: Findings) -> None:
+def _past(recipe: Recipe, out: Path | None) -> Past:
+    """Mean tokens of the completions in the store that the recipe would use, by model and role."""
+    path = Path(recipe.store) if recipe.store else RunDir(out or Path("runs") / recipe.name).store
+    if not path.is_file():
+        return {}
+    store = Store(path)
+    said: dict[tuple, list[int]] = {}
+    for call in store.calls():
+        if call.completion_tokens is not None and call.outcome == "answered":
+            total = said.setdefault((call.model, call.role), [0, 0])
+            total[0] += call.completion_tokens
+            total[1] += call.samples
+    store.close()
+    return {key: tokens / samples for key, (tokens, samples) in said.items()}
+
+
+def _work(recipe: Recipe, splits: dict[str, list[Problem]], found: Findings, past: Past) -> None:
     study = Study(recipe, RunDir(Path()))  # nothing is opened, read or written
     if recipe.train:
         found.plan.append(f"train: LoRA adapters for {' and '.join(study.roles)} of {recipe.train.base}")
     found.plan.append(f"evaluate: {', '.join(recipe.evaluate.strategies)}; seeds {list(recipe.seeds)}")
-    found.bounds, unknown = bounds(study, splits)
+    found.estimates, unknown = bounds(study, splits, past)
     found.plan += [f"{split}: of unknown size, and left out of what follows" for split in unknown]
-    found.plan += [_told(name, bound, recipe.models[name].price) for name, bound in found.bounds.items()]
+    for verb, models in found.estimates.items():
+        for name, estimate in models.items():
+            if estimate.high.calls:
+                found.plan.append(f"{verb}, {name}: {_told(estimate, prices.of(recipe.models[name]))}")
+    found.plan += [told for name, spec in recipe.models.items() if (told := prices.why_unknown(name, spec))]
+    _budget(recipe, found)
 
 
-def _told(name: str, bound: Bound, price: Price | None) -> str:
+def _told(estimate: Estimate, price: Price | None) -> str:
+    low, high = estimate.low, estimate.high
     line = (
-        f"{name}: at most {bound.calls:,} calls, {bound.prompt_tokens:,} prompt tokens (as if each byte were one) "
-        f"and {bound.completion_tokens:,} completion tokens"
+        f"{_span(low.calls, high.calls)} calls, {_span(low.prompt_tokens, high.prompt_tokens)} prompt tokens and "
+        f"{_span(low.completion_tokens, high.completion_tokens)} completion tokens"
     )
-    return f"{line}: up to {bound.usd(price):,.2f} USD" if price else line
+    return f"{line}: {low.usd(price):,.2f} to {high.usd(price):,.2f} USD" if price else line
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low:,} to {high:,}" if low < high else f"{high:,}"
+
+
+def _budget(recipe: Recipe, found: Findings) -> None:
+    """Say what may be spent. Raises UserError when that is in USD and a price is not known."""
+    limits: list[tuple[str, Limits | None]] = [("the run", recipe.budget)]
+    limits += [(verb, getattr(recipe.budget, verb)) for verb in ("collect", "evaluate")]
+    for what, given in limits:
+        if given and given.usd is not None:
+            prices.require(recipe.models, recipe.models, "a budget in USD needs it; budget.calls does not")
+        parts = [f"{given.usd} USD"] if given and given.usd is not None else []
+        parts += [f"{given.calls:,} calls"] if given and given.calls is not None else []
+        if parts:
+            found.plan.append(f"budget of {what}: {' and '.join(parts)}")

@@ -23,21 +23,23 @@ CONNECTIONS = 64
 
 
 class Parallel(FakeModel):
-    """Calls on 64 threads, each of which asks before it sends, as a server's client does."""
+    """64 calls at a time, each asked for before it is sent, and under way until its answer is taken."""
 
     sent = 0
 
     def generate(self, requests, go_on=lambda: True):
         source, arrived, lock = enumerate(requests), queue.Queue(), threading.Lock()
+        slots = threading.Semaphore(CONNECTIONS)
 
         def connection() -> None:
-            while True:
+            while slots.acquire():
                 with lock:
                     item = next(source, None)
                     if item is None or not go_on():
                         break
                     self.sent += 1
                 arrived.put((item[0], self.answer(item[1])))
+            slots.release()
             arrived.put(None)
 
         threads = [threading.Thread(target=connection) for _ in range(CONNECTIONS)]
@@ -46,6 +48,7 @@ class Parallel(FakeModel):
         for _ in threads:
             while (item := arrived.get()) is not None:
                 yield item
+                slots.release()
 
 
 def requests(count: int = 1000) -> list[Request]:

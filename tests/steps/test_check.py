@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 import cope_train.models
 from cope_train.errors import UserError
 from cope_train.models.store import Store
+from cope_train.models.stored import StoredModel
 from cope_train.recipe import Recipe, load
 from cope_train.recipe.model_specs import Price
 from cope_train.recipe.options import narrowed
-from cope_train.records import Request
+from cope_train.records import Completion, Message, Request, Sampling
 from cope_train.steps.bounds import Bound
 from cope_train.steps.check import check
 from cope_train.steps.collect import collect
@@ -132,11 +134,51 @@ def test_what_is_told(by_hand: Callable, tmp_path: Path) -> None:
     by_hand()
     found = check(load(tmp_path / "recipe.yaml", ["evaluate.strategies=[large]"]))
     assert found.missing == []
-    assert found.plan[-2:] == [
-        "small: at most 0 calls, 0 prompt tokens (as if each byte were one) and 0 completion tokens",
-        "large: at most 1 calls, 105 prompt tokens (as if each byte were one) and 5 completion tokens: up to 0.00 USD",
-    ]
+    # The question is five bytes, which is a token; of five tokens a quarter is taken to be said.
+    assert found.plan[-1] == (
+        "evaluate, large: 1 calls, 1 to 105 prompt tokens and 1 to 5 completion tokens: 0.00 to 0.00 USD"
+    )
     assert "test: 1 problems of" in "\n".join(found.plan)
+
+
+def test_the_low_estimate_by_hand(by_hand: Callable, tmp_path: Path) -> None:
+    by_hand()
+    longer = [f"sampling.{role}.max_tokens={tokens}" for role, tokens in (("goal", 40), ("solution", 80))]
+    recipe = load(tmp_path / "recipe.yaml", [*longer, "evaluate.strategies=[cope]"])
+    found = check(recipe, tmp_path / "run").estimates["evaluate"]
+    # The first gate accepts: eight goals of 10 tokens for one prompt of 5 bytes, eight solutions with one goal each.
+    assert found["small"].low == Bound(9, 5 // 4 + 8 * ((5 + 4 * 10) // 4), 8 * 10 + 8 * 20)
+    assert found["large"].low == Bound()
+    with closing(Store(tmp_path / "run" / "store.sqlite", "some run")) as store:
+        StoredModel(FakeModel("small", lambda r, i: Completion("x", "stop", 9, 30 + i)), store, None, True).complete(
+            [Request("p", "goal", (Message("user", "q"),), Sampling(temperature=1.0), (0, 2))]
+        )
+    known = check(recipe, tmp_path / "run").estimates["evaluate"]  # goals are of 31 tokens, it now says
+    assert known["small"].low == Bound(9, 5 // 4 + 8 * ((5 + 4 * 31) // 4), 8 * 31 + 8 * 20)
+    assert known["small"].high == found["small"].high
+    assert (
+        check(recipe.model_copy(update={"store": str(tmp_path / "run" / "store.sqlite")})).estimates["evaluate"]
+        == known
+    )
+
+
+def test_estimates_are_of_each_verb(by_hand: Callable, tmp_path: Path) -> None:
+    by_hand()
+    found = check(load(tmp_path / "recipe.yaml", ["plans.kinds=[goal]", "cascade.calibrate=true"])).estimates
+    assert {verb: models["large"].high.calls for verb, models in found.items()} == {"collect": 3, "evaluate": 2 * 3 + 2}
+    assert {verb: models["large"].low.calls for verb, models in found.items()} == {"collect": 3, "evaluate": 2 * 2 + 2}
+
+
+def test_a_budget_in_usd_needs_every_price(by_hand: Callable, tmp_path: Path) -> None:
+    by_hand()
+    bought = "models.large={backend: api, model: own-model, base_url: http://127.0.0.1:9/v1, api_key_env: HOME}"
+    found = check(load(tmp_path / "recipe.yaml", [bought, "budget.calls=10", "budget.collect.calls=3"]))
+    assert found.plan[-2:] == ["budget of the run: 10 calls", "budget of collect: 3 calls"]
+    assert "models.large.price: genai-prices does not know own-model" in "\n".join(found.plan)
+    for budget in ("budget.usd=1", "budget.evaluate.usd=0.5"):
+        with pytest.raises(UserError, match=r"models\.large\.price: .*a budget in USD needs it"):
+            check(load(tmp_path / "recipe.yaml", [bought, budget]))
+    assert check(load(tmp_path / "recipe.yaml", [bought, "budget.usd=1", "models.large.price={input: 1, output: 2}"]))
 
 
 def test_a_split_of_unknown_size_is_said_to_be_left_out(by_hand: Callable) -> None:
