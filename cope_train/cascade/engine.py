@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cope_train.cascade.decided import decided, earliest
+from cope_train.cascade.decided import decided, turns
 from cope_train.cascade.vote import accepts, majority
 from cope_train.recipe.schema import Sampling as RoleSampling
 from cope_train.recipe.strategies import Adapters, Stage, Strategy
@@ -122,8 +122,7 @@ class Engine:
         asked = {stage.executor} | ({stage.plan.planner} if stage.plan and stage.plan.each else set())
         if hold or not stage.gate or not asked <= set(self._patient):
             return [tuple(range(stage.samples))]
-        first = earliest(stage.samples, stage.threshold, _hands_over(stage))
-        return [tuple(range(first)), *((index,) for index in range(first, stage.samples))]
+        return turns(stage.samples, stage.threshold, _hands_over(stage))
 
     def _decided(self, stage: Stage, decision: _Decision) -> bool:
         said = len(decision.solutions)

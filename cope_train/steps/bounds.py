@@ -7,7 +7,7 @@ model and role that the store holds, or a quarter of what they may be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -69,7 +69,9 @@ def bounds(
     lines = entries(study, _trainable(study))
     collecting = _collecting(recipe) if recipe.plans else set()
     calibrating = _calibrating(recipe, lines, study.trained)
-    testing = [{ask for line in lines for ask in _asked(line, study.trained, lucky)} for lucky in (True, False)]
+    testing = [
+        {ask for line in lines for ask in _asked(line, study.trained, study.patient, lucky)} for lucky in (True, False)
+    ]
     asks = {"train": [collecting] * 2, "calibration": [calibrating] * 2, "test": testing}
     found = {verb: {name: Estimate() for name in recipe.models} for verb in ("collect", "evaluate")}
     unknown = []
@@ -91,7 +93,8 @@ def bounds(
 class _Ask:
     """What a problem is asked, by all that decides its requests: equal ones are sent once, whoever wants them.
 
-    `plans` says which asks the plans in the prompt come from; there are `copies` prompts, one for each such plan.
+    `plans` says which asks the plans in the prompt come from; there are `copies` prompts, one for each such plan, and
+    each is sent up to `turns` times, for a part of the samples each.
     """
 
     model: str
@@ -101,6 +104,7 @@ class _Ask:
     adapter: str | None = None
     plans: tuple[tuple[PlanKind, _Ask], ...] = ()
     copies: int = 1
+    turns: int = 1
 
 
 def _trainable(study: Study) -> list[str]:
@@ -127,15 +131,22 @@ def _calibrating(recipe: Recipe, lines: list[Entry], adapted: str) -> set[_Ask]:
     return {ask for line in [*cascades, Entry("large", STRATEGIES["large"], "none")] for ask in _asked(line, adapted)}
 
 
-def _asked(line: Entry, adapted: str, lucky: bool = False) -> list[_Ask]:
-    """Everything that the engine asks when no gate accepts, or when the first one does (`lucky`)."""
+def _asked(line: Entry, adapted: str, patient: Collection[str] = (), lucky: bool = False) -> list[_Ask]:
+    """Everything that the engine asks when no gate accepts, or when the first one does (`lucky`).
+
+    Of a `patient` model the samples of a gated stage are asked in turns, one each at worst.
+    """
     asks: list[_Ask] = []
     plans: dict[PlanKind, _Ask] = {}
     for stage in line.strategy.stages:
         each = stage.plan is not None and stage.plan.each
+        often = {name: stage.samples for name in patient} if stage.gate and not lucky else {}
         if plan := stage.plan:
+            turns = often.get(plan.planner, 1) if each else 1
             adapter = "planner" if plan.planner == adapted and line.adapters in ("planner", "both") else None
-            plans[plan.kind] = _Ask(plan.planner, plan.kind, plan.temperature, stage.samples if each else 1, adapter)
+            plans[plan.kind] = _Ask(
+                plan.planner, plan.kind, plan.temperature, stage.samples if each else 1, adapter, turns=turns
+            )
             asks.append(plans[plan.kind])
         solved = _Ask(
             stage.executor,
@@ -145,6 +156,7 @@ def _asked(line: Entry, adapted: str, lucky: bool = False) -> list[_Ask]:
             adapter="executor" if stage.executor == adapted and line.adapters in ("executor", "both") else None,
             plans=tuple((kind, plans[kind]) for kind in stage.given if kind in plans),
             copies=stage.samples if each else 1,
+            turns=1 if each else often.get(stage.executor, 1),
         )
         asks.append(solved)
         if lucky and stage.gate:
@@ -170,9 +182,9 @@ def _add(
             sizes[ask.role, plans] = _prompt_bytes(study, ask.role, dict(plans), problems)
         size = sizes[ask.role, plans]
         times = ask.copies * (1 if ask.temperature == 0 and not ask.plans else seeds)
-        bound = found[ask.model]
-        bound.calls += times * len(problems)
-        bound.prompt_tokens += times * (size + _FRAME * len(problems) if past is None else size // _BYTES)
+        bound, sent = found[ask.model], times * ask.turns
+        bound.calls += sent * len(problems)
+        bound.prompt_tokens += sent * (size + _FRAME * len(problems) if past is None else size // _BYTES)
         bound.completion_tokens += times * len(problems) * ask.samples * _said(study, ask.model, ask.role, past)
 
 

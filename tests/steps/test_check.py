@@ -100,7 +100,13 @@ def test_collecting_by_hand(by_hand: Callable) -> None:
 
 def test_adapters_count_where_they_are_active(by_hand: Callable) -> None:
     local = "models.small={backend: local, path: lab/small}"  # only such a model can be trained
-    changes = (local, "train.base=small", "train.planner.epochs=1", "train.executor.epochs=1")
+    changes = (
+        local,
+        "train.base=small",
+        "train.planner.epochs=1",
+        "train.executor.epochs=1",
+        "cascade.early_stop=false",
+    )
     one, two = by_hand("evaluate.adapters=[none, planner]", *changes), by_hand(*changes, "evaluate.adapters=[none]")
     assert two == by_hand()
     assert one == {"small": total(COPE_SMALL, COPE_SMALL), "large": total(COPE_LARGE)}  # the guideline is the same
@@ -111,6 +117,14 @@ def test_adapters_count_where_they_are_active(by_hand: Callable) -> None:
     assert by_hand("evaluate.adapters=[none]", "evaluate.strategies=[cope, cope@planner]", *changes) == one
     # An adapter that nobody trains is not evaluated.
     assert by_hand("evaluate.adapters=[none, planner]") == two
+
+
+def test_a_vote_in_turns_sends_its_prompts_again(by_hand: Callable) -> None:
+    """Goals, and solutions under one guideline, one sample a call at worst; each goal makes a prompt of its own."""
+    found = by_hand("models.small={backend: local, path: lab/small}")["small"]
+    assert found.calls == 8 + 8 + 8
+    assert found.prompt_tokens == 8 * BARE + 8 * (BARE + GOAL) + 8 * (BARE + GOAL + GUIDELINE)
+    assert found.completion_tokens == COPE_SMALL[2]
 
 
 def test_what_strategies_share_is_counted_once(by_hand: Callable) -> None:
@@ -227,7 +241,8 @@ def spent(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_a_run_in_which_nobody_agrees_reaches_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = narrowed(load(TINY, ["evaluate.strategies=[small-goal, cope, cascade-no-plan, large, large-plan]"]), 3)
+    strategies = "evaluate.strategies=[small-goal, cope, cascade-no-plan, large, large-plan]"
+    recipe = narrowed(load(TINY, [strategies, "cascade.early_stop=false"]), 3)
     recipe = Recipe.model_validate(recipe.model_dump(by_alias=True) | {"seeds": [0, 1]})
     monkeypatch.setattr(cope_train.models, "backend", lambda name, spec, adapters=None: contrary(name))
     with opened(recipe, tmp_path) as study:
