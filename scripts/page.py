@@ -17,8 +17,11 @@ def made_by(command: str) -> str:
     )
 
 
-def fill(page: Path, body: str) -> None:
-    """Put figures between a page's two marks, in place of those of last time."""
-    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+def fill(page: Path, body: str, name: str = "figures") -> None:
+    """Put figures between a page's two marks, in place of those of last time. `name` is in the first mark."""
+    begin = BEGIN.replace("figures", name)
+    head, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise SystemExit(f"{page} has no mark {begin.strip()}")
     tail = rest.partition(END)[2]
-    page.write_text(f"{head}{BEGIN}{body}\n{END}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{begin}{body}\n{END}{tail}", encoding="utf-8")
