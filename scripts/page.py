@@ -20,6 +20,8 @@ def made_by(command: str) -> str:
 def fill(page: Path, body: str, name: str = "figures") -> None:
     """Put figures between a page's marks (`<!-- NAME -->` and the next end), in place of those of last time."""
     begin = f"<!-- {name} -->\n"
-    head, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    head, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found:
+        raise SystemExit(f"{page} has no mark {begin.strip()}")
     tail = rest.partition(END)[2]
     page.write_text(f"{head}{begin}{body}\n{END}{tail}", encoding="utf-8")

@@ -41,7 +41,6 @@ class _Cap:
 class _Kind:
     """What calls of one model and role have cost so far."""
 
-    calls: int = 0
     priced: int = 0
     usd: Decimal = field(default_factory=Decimal)
 
@@ -72,6 +71,7 @@ class Budget:
         self._under_way = 0
         self._reached: _Cap | None = None
         self._kinds: dict[tuple[str, str], _Kind] = {}
+        self._total = _Kind()
         self._failed: Counter[str] = Counter()
 
     def load(self, calls: Iterable[Call]) -> None:
@@ -82,7 +82,7 @@ class Budget:
     def go_on(self) -> bool:
         """True when one more call may be sent; a yes counts as a call under way until it is entered."""
         with self._lock:
-            usd = self._under_way * self._mean
+            usd = self._under_way * self._total.usd / max(1, self._total.priced)
             for cap in self._caps:
                 if self._reached is None and cap.reached(self._under_way, usd):
                     self._reached = cap
@@ -132,18 +132,13 @@ class Budget:
             "budget goes on from here"
         )
 
-    @property
-    def _mean(self) -> Decimal:
-        priced = sum(kind.priced for kind in self._kinds.values())
-        return sum((kind.usd for kind in self._kinds.values()), Decimal(0)) / priced if priced else Decimal(0)
-
     def _count(self, call: Call) -> None:
         kind = self._kinds.setdefault((call.model, call.role), _Kind())
-        kind.calls += 1
         self._failed[call.model] += call.error is not None
         if call.usd is not None:
-            kind.priced += 1
-            kind.usd += call.usd
+            for total in (kind, self._total):
+                total.priced += 1
+                total.usd += call.usd
         elif call.outcome == "answered" and call.model in self._bought:
             self._blind = call.model
         for place, cap in enumerate(self._caps):

@@ -174,7 +174,10 @@ class Flow:
                 item.asked.add(key)
                 asks[key] = index
         if asks:
-            self._backlog.append((replace(item.request, indices=tuple(asks.values())), list(asks)))
+            indices, request = tuple(asks.values()), item.request
+            self._backlog.append(
+                (request if indices == request.indices else replace(request, indices=indices), [*asks])
+            )
         if item.complete:
             self._ready.append(item)
         elif item.lacking:

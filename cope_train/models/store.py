@@ -135,8 +135,7 @@ class Store:
                 number = self._entered
             if entries:
                 with self._writing():
-                    for entry in entries:
-                        self._write(entry)
+                    self._write(entries)
                 self._committed = number
 
     def calls(self) -> Iterator[Call]:
@@ -176,14 +175,14 @@ class Store:
             os.close(self._wal)
         self._db.close()
 
-    def _write(self, entry: _Entry) -> None:
-        values = (self.run or "", *row_of(entry.call))
-        row = self._db.execute(f"INSERT INTO calls VALUES (NULL{',?' * len(values)})", values)
-        self._db.executemany(
-            "INSERT INTO completions VALUES (NULL, ?, ?, ?, ?)",
-            [(said.key, row.lastrowid, said.sample, to_json(said.completion)) for said in entry.said],
-        )
-        self._leases.give_back(entry.settled)
+    def _write(self, entries: Sequence[_Entry]) -> None:
+        (last,) = self._db.execute("SELECT COALESCE(MAX(id), 0) FROM calls").fetchone()
+        numbered = list(enumerate(entries, start=last + 1))
+        calls = [(number, self.run or "", *row_of(entry.call)) for number, entry in numbered]
+        said = [(s.key, number, s.sample, to_json(s.completion)) for number, entry in numbered for s in entry.said]
+        self._db.executemany(f"INSERT INTO calls VALUES (?{',?' * (len(COLUMNS) + 1)})", calls)
+        self._db.executemany("INSERT INTO completions VALUES (NULL, ?, ?, ?, ?)", said)
+        self._leases.give_back([key for entry in entries for key in entry.settled])
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ Progress = Callable[[str, int, int], None]
 Note = Callable[[str, str], None]
 _MILLION = Decimal(1_000_000)
 _HOUR = Decimal(3600)
+_SHOWN = 16  # progress moves by so many requests: telling of each would cost more than storing it
 
 
 class StoredModel:
@@ -86,7 +87,7 @@ class StoredModel:
         for done, item in enumerate(flow, start=1):
             if done == 1 and total:
                 self._progress(self.name, 0, total)
-            if total:
+            if total and (done % _SHOWN == 0 or done >= total):
                 self._note(self.name, self._told(item[1], total - done))
                 self._progress(self.name, done, total)
             yield item

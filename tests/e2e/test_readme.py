@@ -33,7 +33,7 @@ def test_a_command_of_the_readme(command: str, folder: Path, monkeypatch: pytest
     assert program == "cope-train"
     if NEEDS_MORE in words:
         verb = "check"
-    elif verb in ("run", "report"):
+    elif verb in ("run", "report") or "budget.usd=0.50" in words:
         # The finished run is of twelve problems and one epoch; with its own arguments nothing is done anew.
         words += ["--limit", "12", "train.planner.epochs=1", "train.executor.epochs=1", "evaluate.resamples=200"]
     elif verb == "train":
@@ -59,7 +59,19 @@ def test_links_and_pictures_lead_somewhere() -> None:
 def test_verbs_and_options_of_the_help_are_there() -> None:
     typed = type_command("--help")
     assert typed.code == 0
-    for verb in ("check", "collect", "train", "evaluate", "report", "export", "run", "show", "schema", "recipes"):
+    for verb in (
+        "check",
+        "collect",
+        "train",
+        "evaluate",
+        "report",
+        "export",
+        "run",
+        "show",
+        "store",
+        "schema",
+        "recipes",
+    ):
         assert verb in typed.out
         assert f"`{verb}`" in README or f"cope-train {verb}" in README
     options = type_command("run", "--help").out

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cope_train.cascade.engine import Engine
+from cope_train.errors import BooksDoNotBalance
 from cope_train.models.local import LocalBackend
 from cope_train.models.store import Store
 from tests.e2e.conftest import SMALL, TINY, inside, type_command
@@ -148,6 +150,17 @@ def test_a_report_of_another_recipe_is_refused(copy: Path) -> None:
             assert "the traces in runs/quickstart belong to another recipe" in typed.err
         assert type_command(*words).code == 0
     assert (copy / "runs/quickstart/report.json").read_text() == before
+
+
+def test_a_report_from_books_that_do_not_balance_is_a_fault_and_no_report(copy: Path) -> None:
+    run = copy / "runs/quickstart"
+    (run / "report.md").unlink()
+    with closing(Store(run / "store.sqlite")) as store:
+        store._db.execute("DROP TRIGGER calls_no_update")
+        store._db.execute("UPDATE calls SET completion_tokens = completion_tokens + 1 WHERE id = 1")
+    with inside(copy), pytest.raises(BooksDoNotBalance, match="other tokens than its completions hold"):
+        type_command("report", *RUN[1:])
+    assert not (run / "report.md").exists()
 
 
 def test_plans_of_another_recipe_are_not_trained_on(copy: Path) -> None:
