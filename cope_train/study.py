@@ -16,7 +16,7 @@ from cope_train.models import Models
 from cope_train.models.budget import Budget
 from cope_train.models.store import Store
 from cope_train.recipe import Recipe, prices
-from cope_train.recipe.model_specs import ApiModel, LocalModel
+from cope_train.recipe.model_specs import LocalModel
 from cope_train.recipe.schema import Limits, Train
 from cope_train.records import Problem, Task
 from cope_train.rundir import RunDir, hash_of
@@ -134,8 +134,7 @@ class Study:
         caps = [("budget", self.recipe.budget)] + ([(f"budget.{verb}", given)] if given else [])
         if any(limits.usd is not None for _, limits in caps):
             prices.require(self.recipe.models, self.recipe.models, "a budget in USD needs it; budget.calls does not")
-        bought = {name for name, spec in self.recipe.models.items() if isinstance(spec, ApiModel)}
-        budget = Budget(caps, verb, bought)
+        budget = Budget(caps, verb, prices.bought(self.recipe.models))
         budget.load(self.store.calls())
         return budget
 

@@ -5,7 +5,8 @@
 A server on the loopback, in a process of its own, answers every request after 50 ms, however many there are at once.
 Against it: `Collector.write` with store, leases and ledger; a bare asyncio loop on the `openai` client with as many
 connections; distilabel's `TextGeneration` with as many, in a virtual environment that this script makes. Each is a
-process of its own, and is timed from its first request to its last answer. Fills the page's figures.
+process of its own, timed from the call that sends the first request to the last answer, with its libraries imported
+before; peak memory is that process's own, less those that distilabel starts. Fills the page's figures.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def _distilabel(folder: Path) -> str:
     """An environment with distilabel in it; the Python to run there."""
     venv.create(folder, with_pip=True)
     python = str(folder / "bin" / "python")
-    subprocess.run([python, "-m", "pip", "install", "-q", "distilabel[openai]==1.5.3"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "distilabel[openai]==1.5.3", "requests"], check=True)
     return python
 
 

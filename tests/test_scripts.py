@@ -52,3 +52,19 @@ def test_a_script_fills_its_page(tmp_path: Path, words: list[str], found: list[s
     assert "figures of last time" not in text
     for words in found:
         assert words in text, text
+
+
+def test_the_benchmark_of_collecting_fills_its_part_of_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures -->\nothers\n<!-- end -->\n<!-- collecting -->\nold\n<!-- end -->\nThe end.\n")
+    words = ["--rows=40", "--many=80", "--connections=8", "--repeats=1", "--no-distilabel", f"--page={page}"]
+    command = [sys.executable, str(ROOT / "scripts" / "bench_collect.py"), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = page.read_text()
+    assert text.startswith("<!-- figures -->\nothers\n<!-- end -->\n<!-- collecting -->\nMade by")
+    assert text.endswith("\n<!-- end -->\nThe end.\n")
+    for found in ("| `Collector.write`, store and ledger |", "| bare `openai` client |", "Peak memory at 80 rows:"):
+        assert found in text, text
+    assert "old" not in text

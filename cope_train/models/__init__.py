@@ -50,7 +50,7 @@ class Models(Mapping[str, StoredModel]):
         self._store = store
         self._adapters = adapters or {}
         self._progress, self._note = progress, note
-        self._budget = budget
+        self._budget = budget or Budget()
         self._made: dict[str, StoredModel] = {}
 
     def __getitem__(self, name: str) -> StoredModel:
@@ -65,7 +65,7 @@ class Models(Mapping[str, StoredModel]):
                 local and price is None,
                 self._progress,
                 note=self._note,
-                budget=self._budget,
+                budget=self._budget if name in prices.bought(self._specs) else self._budget.free(),
                 usd_per_hour=spec.usd_per_hour if local else None,
                 wave=_WAVE if local else None,
             )

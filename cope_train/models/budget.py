@@ -61,11 +61,12 @@ class Budget:
     ) -> None:
         """`caps` are limits with the recipe's name for them; those but the first are of `verb` alone.
 
-        `bought` names the models whose calls cost money: one that does not tell what it used ends a budget in USD.
+        `bought` names the models whose calls count; one that does not tell what it used ends a budget in USD.
         """
         self.verb = verb
         self._caps = [_Cap(where, limits) for where, limits in caps]
-        self._bought = bought if any(cap.limits.usd is not None for cap in self._caps) else ()
+        self._bought = bought
+        self._in_usd = any(cap.limits.usd is not None for cap in self._caps)
         self._blind = ""
         self._lock = threading.Lock()
         self._under_way = 0
@@ -73,6 +74,10 @@ class Budget:
         self._kinds: dict[tuple[str, str], _Kind] = {}
         self._total = _Kind()
         self._failed: Counter[str] = Counter()
+
+    def free(self) -> Budget:
+        """The budget of a model that costs nothing: it may go on when the others may not."""
+        return Budget((), self.verb)
 
     def load(self, calls: Iterable[Call]) -> None:
         """Count what the run has spent before."""
@@ -136,12 +141,12 @@ class Budget:
         kind = self._kinds.setdefault((call.model, call.role), _Kind())
         self._failed[call.model] += call.error is not None
         if call.usd is not None:
-            for total in (kind, self._total):
+            for total in (kind, self._total) if call.model in self._bought else (kind,):
                 total.priced += 1
                 total.usd += call.usd
-        elif call.outcome == "answered" and call.model in self._bought:
+        elif call.outcome == "answered" and self._in_usd and call.model in self._bought:
             self._blind = call.model
         for place, cap in enumerate(self._caps):
-            if place == 0 or call.verb == self.verb:
+            if call.model in self._bought and (place == 0 or call.verb == self.verb):
                 cap.calls += 1
                 cap.usd += call.usd or 0

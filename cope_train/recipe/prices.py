@@ -21,6 +21,15 @@ def of(spec: Spec) -> Price | None:
     return found if isinstance(found, Price) else None
 
 
+def bought(models: Mapping[str, Spec]) -> set[str]:
+    """The models whose calls a budget counts: those by API, and those that run here at a price as if bought."""
+    return {
+        name
+        for name, spec in models.items()
+        if isinstance(spec, ApiModel) or isinstance(spec, LocalModel) and spec.price
+    }
+
+
 def why_unknown(name: str, spec: Spec) -> str | None:
     """What to tell the user of a bought model whose price is not known, and where to name it."""
     if spec.price or not isinstance(spec, ApiModel):

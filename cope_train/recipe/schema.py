@@ -160,7 +160,7 @@ class Limits(Section):
     """How much may be spent; what is left out is not limited."""
 
     usd: Money | None = Field(None, description="on bought tokens, by the ledger")
-    calls: int | None = Field(None, ge=0, description="calls sent, failed ones too")
+    calls: int | None = Field(None, ge=0, description="calls of models that cost money, failed ones too")
 
 
 class Budget(Limits):

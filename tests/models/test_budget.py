@@ -119,6 +119,18 @@ def test_each_verb_has_a_cap_of_its_own_and_another_runs_calls_do_not_count(tmp_
     assert store.spend().calls == 100
 
 
+def test_what_costs_nothing_does_not_count_and_goes_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", "run")
+    budget = Budget([("budget", Limits(calls=10))], "collect", {"large"})
+    small = StoredModel(Parallel("small", lambda r, i: "x"), store, None, True, budget=budget.free())
+    assert len(small.complete(requests(100))) == 100
+    budget.load(store.calls())
+    large = StoredModel(Parallel("large", lambda r, i: "x"), store, PRICE, False, budget=budget)
+    with pytest.raises(BudgetReached, match="10 of 10 calls"):
+        large.complete(requests(100))
+    assert len(small.complete(requests(200))) == 200
+
+
 def test_calls_under_way_end_with_their_stream(tmp_path: Path) -> None:
     budget = Budget([("budget", Limits(calls=2))])
     assert [budget.go_on(), budget.go_on()] == [True, True]

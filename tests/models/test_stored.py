@@ -154,3 +154,20 @@ def test_the_key_is_the_identity_and_nothing_else() -> None:
     for some in (base, replace(greedy, stage="s"), replace(base, problem_id='p "ä', indices=(3, 1), seed=7)):
         assert completion_keys(identity, some) == [completion_key(identity, some, index) for index in some.indices]
     assert completion_key(identity, greedy, 0) == completion_key(identity, replace(greedy, problem_id="x", seed=9), 0)
+
+
+@pytest.mark.parametrize(("cheaper", "usd"), [(Decimal("0.5"), "0.000032"), (None, "0.000036")])
+def test_cached_prompt_tokens_have_a_price_of_their_own(store: Store, cheaper: Decimal | None, usd: str) -> None:
+    said = Completion("x", "stop", 20, 8, cached_tokens=8, reasoning_tokens=3)
+    model, _ = stored(store, lambda r, i: said, Price(input=1, output=2, cached_input=cheaper))
+    model.complete([request(indices=(0,))])
+    (call,) = store.calls()
+    assert (call.cached_tokens, call.completion_tokens, call.reasoning_tokens) == (8, 8, 3)
+    assert call.usd == Decimal(usd)  # 12 x 1 + 8 x 0.5 or 1 + 8 x 2, per million
+
+
+def test_this_machines_time_stands_in_a_column_of_its_own(store: Store) -> None:
+    backend = FakeModel("small", lambda r, i: Completion("x", "stop", 10, 5, seconds=1.5))
+    StoredModel(backend, store, None, True, usd_per_hour=Decimal("3.6")).complete([request()])
+    assert [(call.usd, call.compute_usd) for call in store.calls()] == [(0, Decimal("0.003"))]  # two samples
+    assert (store.spend().usd, store.spend().compute_usd) == (0, Decimal("0.003"))
