@@ -34,12 +34,11 @@ def _settled(groups: Sequence[int | None], counts: dict[int, int], left: int) ->
     return all(count + left < counts[leader] + (at > first) for at, count in rivals)
 
 
-def turns(samples: int, threshold: float, winner: bool) -> list[tuple[int, ...]]:
-    """Indices in the turns in which they are asked: the fewest that can decide at once, those after them one by one."""
+def earliest(samples: int, threshold: float, winner: bool) -> int:
+    """The fewest votes that can decide: so many can be asked at once and none of them for nothing."""
     best = ([0] * samples, list(range(samples)), [None] * samples)  # all agree, all differ, nobody votes
-    first = next(
+    return next(
         count
         for count in range(1, samples + 1)
         if any(decided(votes[:count], samples, threshold, winner) for votes in best)
     )
-    return [tuple(range(first)), *((index,) for index in range(first, samples))]

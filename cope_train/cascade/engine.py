@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
-from cope_train.cascade.decided import decided, turns
+from cope_train.cascade.decided import decided, earliest
+from cope_train.cascade.decision import Decision
 from cope_train.cascade.vote import accepts, majority
 from cope_train.recipe.schema import Sampling as RoleSampling
 from cope_train.recipe.strategies import Adapters, Stage, Strategy
 from cope_train.records import (
-    Completion,
-    Failure,
     Model,
-    Outcome,
     Problem,
     Request,
     Role,
@@ -22,49 +19,12 @@ from cope_train.records import (
     StageTrace,
     Task,
     Trace,
-    Usage,
     Verdict,
 )
 
 _PLANNER = ("planner", "both")
 _EXECUTOR = ("executor", "both")
-
-
-@dataclass
-class _Decision:
-    """A problem on its way through the stages. `plans` are carried on; `own` and `solutions` are this stage's."""
-
-    problem: Problem
-    plans: dict[str, str] = field(default_factory=dict)
-    own: tuple[str, ...] = ()
-    solutions: dict[int, Completion] = field(default_factory=dict)
-    usage: dict[str, Usage] = field(default_factory=dict)
-    prompts: set[tuple] = field(default_factory=set)
-    stages: list[StageTrace] = field(default_factory=list)
-    failure: str | None = None
-    open: bool = True
-
-    def begin(self) -> None:
-        """Forget what belongs to a stage that is over."""
-        self.own, self.solutions, self.usage, self.prompts = (), {}, {}, set()
-
-    def spend(self, model: str, request: Request, outcomes: Sequence[Outcome]) -> None:
-        """Charge one request in full, shared or not: the stand-alone book. A stage pays once for equal prompts."""
-        said = [outcome for outcome in outcomes if isinstance(outcome, Completion)]
-        tokens = [completion.completion_tokens for completion in said]
-        prompt = model, request.role, request.messages
-        new = prompt not in self.prompts
-        self.prompts.add(prompt)
-        used = Usage(
-            calls=int(new),
-            prompt_tokens=said[0].prompt_tokens if said and new else 0,
-            completion_tokens=None if None in tokens else sum(tokens),
-            seconds=sum(completion.seconds or 0.0 for completion in said),
-        )
-        self.usage[model] = self.usage.get(model, Usage()) + used
-        for outcome in outcomes:
-            if isinstance(outcome, Failure):
-                self.failure = self.failure or f"{request.role} by {model}: {outcome.message}"
+_FEW = 32  # problems whose next samples are asked all at once: one wave costs less than many small ones
 
 
 class Engine:
@@ -103,36 +63,43 @@ class Engine:
         `full_tree` runs every stage for every problem and accepts only at the last, so that thresholds can be
         replayed later. A decision for which any sample could not be had is a failure, and stops there.
         """
-        decisions = [_Decision(problem) for problem in problems]
+        decisions = [Decision(problem) for problem in problems]
         for stage in strategy.stages:
             hold = full_tree and stage is not strategy.stages[-1]
             live = undecided = [decision for decision in decisions if decision.open]
-            for indices in self._turns(stage, hold):
-                self._write_plans(stage, undecided, indices, seed, adapters)
+            asked = 0
+            while undecided and asked < stage.samples:
+                indices = self._turn(stage, asked, len(undecided), hold)
+                asked = indices.stop
+                self._write_plans(stage, undecided, tuple(indices), seed, adapters)
                 undecided = [decision for decision in undecided if not decision.failure]
-                self._solve(stage, undecided, indices, seed, adapters)
-                undecided = [d for d in undecided if not d.failure and not self._decided(stage, d)]
+                self._solve(stage, undecided, tuple(indices), seed, adapters)
+                undecided = [decision for decision in undecided if not decision.failure]
+                if asked < stage.samples:
+                    undecided = [d for d in undecided if not decided(self._votes(d)[1], *_gate(stage))]
             for decision in live:
                 if not self._failed(decision, stage):
                     self._settle(stage, decision, hold)
         return [self._trace(decision, name or strategy.name, seed) for decision in decisions]
 
-    def _turns(self, stage: Stage, hold: bool) -> list[tuple[int, ...]]:
-        """The sample indices of a stage in the turns in which they are asked."""
-        asked = {stage.executor} | ({stage.plan.planner} if stage.plan and stage.plan.each else set())
-        if hold or not stage.gate or not asked <= set(self._patient):
-            return [tuple(range(stage.samples))]
-        return turns(stage.samples, stage.threshold, _hands_over(stage))
+    def _turn(self, stage: Stage, asked: int, problems: int, hold: bool) -> range:
+        """The sample indices that are asked next: all, or as few as may decide while there are problems enough."""
+        if not self._stops(stage, hold) or (asked and problems < _FEW):
+            return range(asked, stage.samples)
+        return range(asked, asked + 1) if asked else range(earliest(*_gate(stage)))
 
-    def _decided(self, stage: Stage, decision: _Decision) -> bool:
-        said = len(decision.solutions)
-        if said == stage.samples or not stage.gate:
-            return said == stage.samples
-        groups = self._task.groups([self._task.extract(decision.solutions[i].text) for i in range(said)])
-        return decided(groups, stage.samples, stage.threshold, _hands_over(stage))
+    def _stops(self, stage: Stage, hold: bool) -> bool:
+        """Whether a decided vote of this stage ends it."""
+        asked = {stage.executor} | ({stage.plan.planner} if stage.plan and stage.plan.each else set())
+        return not hold and stage.gate is not None and asked <= set(self._patient)
+
+    def _votes(self, decision: Decision) -> tuple[list[str | None], list[int | None]]:
+        """Answers so far, in index order, and their classes."""
+        answers = [self._task.extract(decision.solutions[index].text) for index in range(len(decision.solutions))]
+        return answers, self._task.groups(answers)
 
     def _write_plans(
-        self, stage: Stage, live: Sequence[_Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
+        self, stage: Stage, live: Sequence[Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
     ) -> None:
         plan = stage.plan
         if plan is None or (indices[0] > 0 and not plan.each):
@@ -160,7 +127,7 @@ class Engine:
                 decision.plans[plan.kind] = decision.own[0]
 
     def _solve(
-        self, stage: Stage, live: Sequence[_Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
+        self, stage: Stage, live: Sequence[Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
     ) -> None:
         adapter = "executor" if stage.executor == self._adapted and adapters in _EXECUTOR else None
         sampling = self._sampling_of("solution", stage.temperature)
@@ -183,7 +150,7 @@ class Engine:
             decision.spend(stage.executor, request, outcomes)
             decision.solutions.update(zip(request.indices, outcomes, strict=True))
 
-    def _prompts(self, stage: Stage, decision: _Decision, indices: tuple[int, ...]) -> list[tuple]:
+    def _prompts(self, stage: Stage, decision: Decision, indices: tuple[int, ...]) -> list[tuple]:
         """(messages, sample indices): samples that are given the same plans share one request."""
         shared: dict[tuple, list[int]] = {}
         for index in indices:
@@ -191,16 +158,19 @@ class Engine:
             shared.setdefault(messages, []).append(index)
         return [(messages, tuple(indices)) for messages, indices in shared.items()]
 
-    def _settle(self, stage: Stage, decision: _Decision, hold: bool) -> None:
+    def _settle(self, stage: Stage, decision: Decision, hold: bool) -> None:
         """Vote, judge and gate; then hand the winner's plan over to the next stage.
 
-        Samples that a decided vote did not need count as not voting for its winner: the consensus is a lower bound.
+        Samples that a decided vote did not need are as if never asked, so that traces do not depend on the turns; they
+        count as not voting for the winner, so the consensus is a lower bound.
         """
-        solutions = [decision.solutions[index] for index in range(len(decision.solutions))]
-        answers = [self._task.extract(solution.text) for solution in solutions]
-        groups = self._task.groups(answers)
-        vote = majority([*groups, *[None] * (stage.samples - len(groups))])
+        answers, groups = self._votes(decision)
+        counts = range(1, len(groups)) if self._stops(stage, hold) else ()
+        needed = next((count for count in counts if decided(groups[:count], *_gate(stage))), len(groups))
+        vote = majority([*groups[:needed], *[None] * (stage.samples - needed)])
         answer = None if vote.winner is None else answers[vote.winner]
+        if stage.plan and stage.plan.each:
+            decision.own = decision.own[:needed]
         trace = StageTrace(
             stage=stage.name,
             samples=tuple(
@@ -215,7 +185,7 @@ class Engine:
                     logprob=solution.logprob,
                     margin=solution.margin,
                 )
-                for i, solution in enumerate(solutions)
+                for i, solution in ((i, decision.solutions[i]) for i in range(needed))
             ),
             answer=answer,
             consensus=vote.consensus if stage.gate else None,
@@ -224,7 +194,7 @@ class Engine:
             verdict=Verdict.unparseable if answer is None else self._task.judge(decision.problem, answer),
             plans=decision.own,
             plan_kind=stage.plan.kind if stage.plan else None,
-            usage=decision.usage,
+            usage=decision.usage(needed),
         )
         decision.stages.append(trace)
         decision.open = not trace.accepted
@@ -233,7 +203,7 @@ class Engine:
             decision.plans[stage.plan.kind] = decision.own[vote.winner or 0]
         decision.begin()
 
-    def _failed(self, decision: _Decision, stage: Stage) -> bool:
+    def _failed(self, decision: Decision, stage: Stage) -> bool:
         if decision.failure is None:
             return False
         decision.stages.append(
@@ -245,7 +215,7 @@ class Engine:
                 threshold=stage.threshold,
                 accepted=False,
                 verdict=Verdict.failure,
-                usage=decision.usage,
+                usage=decision.usage(stage.samples),
                 failure=decision.failure,
             )
         )
@@ -253,26 +223,26 @@ class Engine:
         decision.begin()
         return True
 
-    def _complete(self, model: str, decisions: Sequence[_Decision], requests: Sequence[Request]):
+    def _complete(self, model: str, decisions: Sequence[Decision], requests: Sequence[Request]):
         return zip(decisions, requests, self._models[model].complete(requests), strict=True) if requests else ()
 
     def _sampling_of(self, role: Role, temperature: float) -> Sampling:
         return self._sampling.get(role, RoleSampling()).at(temperature)
 
     @staticmethod
-    def _trace(decision: _Decision, name: str, seed: int) -> Trace:
+    def _trace(decision: Decision, name: str, seed: int) -> Trace:
         last = decision.stages[-1]
         return Trace(
             name, seed, decision.problem.id, tuple(decision.stages), last.answer, last.verdict, decision.failure
         )
 
 
-def _hands_over(stage: Stage) -> bool:
-    """Whether the vote also decides which plan the next stage is given."""
-    return stage.plan is not None and stage.plan.each
+def _gate(stage: Stage) -> tuple[int, float, bool]:
+    """Samples, threshold, and whether the vote also decides which plan is handed over."""
+    return stage.samples, stage.threshold, stage.plan is not None and stage.plan.each
 
 
-def _given(stage: Stage, decision: _Decision, index: int) -> dict[str, str]:
+def _given(stage: Stage, decision: Decision, index: int) -> dict[str, str]:
     """The plans one sample is given: its own where the stage wrote one for each, else the carried one."""
     plans = dict(decision.plans)
     if stage.plan and stage.plan.each:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ class Decoder:
         self._model = model
         self._tokenizer = tokenizer
         self._ends = torch.tensor(sorted(ends), device=model.device)
+        _share(model)
 
     def run(self, rows: Sequence[Row], sampling: Sampling, go_on: Callable[[], bool]) -> Iterator[Said]:
         """Yield rows as they end. Once `go_on` says no, none enters any more, and those inside are finished.
@@ -111,7 +111,7 @@ class _Job:
 
     def enter(self, found: Sequence[Group], inside: list[Wave]) -> list[Wave]:
         """A new wave of these groups, prompts read and first tokens said."""
-        with shared_attention(self._model), torch.inference_mode():
+        with torch.inference_mode():
             start = time.perf_counter()
             wave = Wave(found, self.sampling, self._model.device)
             self._read(wave.cohort, [group.rows[0].prompt[: group.shared] for group in found])
@@ -134,7 +134,7 @@ class _Job:
 
     def step(self, inside: list[Wave]) -> list[Wave]:
         """One token more for every row inside."""
-        with shared_attention(self._model), torch.inference_mode():
+        with torch.inference_mode():
             start = time.perf_counter()
             ids, positions = (torch.cat(parts) for parts in zip(*(wave.last() for wave in inside), strict=True))
             self._say(inside, ids, positions)
@@ -156,16 +156,12 @@ class _Job:
         return self._model(input_ids=ids, position_ids=positions.expand_as(ids), **options).logits[:, -1]
 
 
-@contextmanager
-def shared_attention(model: Any) -> Iterator[None]:
-    """Inside, the model attends by way of `SharedCache`."""
+def _share(model: Any, attention: str = ATTENTION) -> str:
+    """Let a model attend in another way; returns the way before."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = base.config._attn_implementation
-    base.set_attn_implementation(ATTENTION)
-    try:
-        yield
-    finally:
-        base.set_attn_implementation(before)
+    base.set_attn_implementation(attention)
+    return before
 
 
 def suits(model: Any) -> bool:
@@ -179,17 +175,22 @@ def suits(model: Any) -> bool:
         return False
     prompt = tuple(range(5, 12))
     found = [Row(i, 0, "0" * 32, prompt + extra) for i, extra in enumerate(((3,), (4, 3)))]
+    with torch.inference_mode():
+        theirs = torch.cat([model(torch.tensor([row.prompt], device=model.device)).logits[:, -1] for row in found])
+    before = _share(model)
     try:
-        wave = Wave([group(found)], Sampling(max_tokens=1), model.device)
-        job = _Job(model, Sampling(max_tokens=1), None)
-        with shared_attention(model), torch.inference_mode():
+        wave, job = (
+            Wave([group(found)], Sampling(max_tokens=1), model.device),
+            _Job(model, Sampling(max_tokens=1), None),
+        )
+        with torch.inference_mode():
             job._read(wave.cohort, [prompt])
             job._cache.cohorts = [wave.cohort]
             mine = job._logits(*wave.tails())
-        with torch.inference_mode():
-            theirs = torch.cat([model(torch.tensor([row.prompt], device=model.device)).logits[:, -1] for row in found])
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:
         log.info("decoded by generate: its attention cannot be shared (%s)", error)
         return False
+    finally:
+        _share(model, before)
     scale = 1e-3 if theirs.dtype in (torch.float32, torch.float64) else 5e-2
     return bool((mine - theirs).abs().max() <= scale * theirs.abs().max().clamp(min=1))

@@ -187,15 +187,24 @@ class _Layer:
 
 
 def _attention(
-    module: torch.nn.Module, query: torch.Tensor, key: _Layer, value: None, attention_mask: None, **options: Any
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: _Layer | torch.Tensor,
+    value: torch.Tensor | None,
+    attention_mask: None,
+    **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' interface of an attention function: query [rows, heads, new, size] -> [rows, new, heads, size]."""
+    """transformers' interface of an attention function: query [rows, heads, new, size] -> [rows, new, heads, size].
+
+    Without a `SharedCache` it is causal attention over rows of equal length.
+    """
     scaling = options.get("scaling")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if key.prompt:
-        grouped = query.shape[1] != key.prompt[0].shape[1]
+    whole = key.prompt if isinstance(key, _Layer) else (key, value)
+    if whole:
+        grouped = query.shape[1] != whole[0].shape[1]
         found = torch.nn.functional.scaled_dot_product_attention(
-            query, *key.prompt, is_causal=query.shape[2] > 1, scale=scaling, enable_gqa=grouped
+            query, *whole, is_causal=query.shape[2] > 1, scale=scaling, enable_gqa=grouped
         )
     else:
         sizes = [cohort.rows for cohort in key.cache.cohorts]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cope_train.cascade.decided import decided, turns
+from cope_train.cascade.decided import decided, earliest
 from cope_train.cascade.vote import accepts, majority
 
 VOTES = st.lists(st.one_of(st.none(), st.integers(0, 3)), min_size=1, max_size=9)
@@ -42,6 +42,6 @@ def test_a_vote_is_called_decided_exactly_when_no_continuation_changes_it(thresh
 
 
 def test_the_papers_gates_need_six_and_four_of_eight() -> None:
-    assert turns(8, 0.75, True) == [(0, 1, 2, 3, 4, 5), (6,), (7,)]
-    assert turns(8, 0.5, False)[0] == (0, 1, 2, 3)
-    assert turns(8, 1.01, False)[0] == (0,)  # a gate that never accepts
+    assert earliest(8, 0.75, True) == 6
+    assert earliest(8, 0.5, False) == 4
+    assert earliest(8, 1.01, False) == 1  # a gate that never accepts

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from cope_train.cascade import engine
 from cope_train.cascade.engine import Engine
 from cope_train.recipe.strategies import STRATEGIES
 from cope_train.records import Failure, Usage, Verdict
@@ -16,8 +17,8 @@ COPE = STRATEGIES["cope"]
 
 def run(small, large, strategy=COPE, adapters="none", full_tree=False, problems=PROBLEMS[:1], patient=()):
     models = {"small": FakeModel("small", small), "large": FakeModel("large", large)}
-    engine = Engine(models, FakeTask(), {}, patient=patient)
-    return engine.run(strategy, problems, seed=3, adapters=adapters, full_tree=full_tree), models
+    made = Engine(models, FakeTask(), {}, patient=patient)
+    return made.run(strategy, problems, seed=3, adapters=adapters, full_tree=full_tree), models
 
 
 def user(request) -> str:
@@ -139,9 +140,11 @@ def draws(seed: int, spread: int):
     return speak
 
 
+@pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("seed", range(25))
-def test_a_decided_vote_that_stops_changes_no_decision(seed: int) -> None:
-    def decisions(patient):
+def test_a_decided_vote_that_stops_changes_no_decision(seed: int, few: int, monkeypatch) -> None:
+    def decisions(patient, few=few):
+        monkeypatch.setattr(engine, "_FEW", few)
         traces, models = run(draws(seed, 2 + seed % 4), draws(seed, 3), problems=PROBLEMS, patient=patient)
         rows = [(t.answer, t.verdict, [(s.stage, s.accepted) for s in t.stages]) for t in traces]
         asked = sum(len(request.indices) for request in models["small"].asked)
@@ -149,7 +152,9 @@ def test_a_decided_vote_that_stops_changes_no_decision(seed: int) -> None:
 
     whole, stopped = decisions(()), decisions({"small", "large"})
     assert stopped[:2] == whole[:2]
-    assert stopped[2] < whole[2]
+    assert stopped[2] <= whole[2]
+    assert decisions({"small", "large"}, 0)[2] < whole[2]
+    assert stopped[3] == decisions({"small", "large"}, 3)[3]  # whatever the turns
     for one, other in zip(stopped[3], whole[3], strict=True):
         for short, full in zip(one.stages, other.stages, strict=True):
             assert short.samples == full.samples[: len(short.samples)]
