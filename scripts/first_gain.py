@@ -117,7 +117,7 @@ def run(study: Recipe, out: Path) -> tuple[dict[str, Line], dict[str, dict]]:
         fits[MATCHED] = {"thresholds": matched(fits)}
         fits[SURE] = {"thresholds": sure(fits, traces_of(out, "calibration"))}
         with opened(study, out, terminal) as at:
-            engine = Engine(at.models(at.adapters()), at.task, study.sampling)
+            engine = Engine(at.models("evaluate", at.adapters()), at.task, study.sampling)
             problems = at.problems("test")
             order = [problem.id for problem in problems]
             for name in (MATCHED, SURE):

@@ -71,7 +71,7 @@ def measure(study: Study, choices: Sequence[Strategy]) -> Measured:
     """Run some pairings and the cascade's full tree; what the run's store holds is not asked again."""
     problems = study.problems("test")
     order = [problem.id for problem in problems]
-    engine, known = Engine(study.models(), study.task, study.recipe.sampling), prices(study.recipe.models)
+    engine, known = Engine(study.models("evaluate"), study.task, study.recipe.sampling), prices(study.recipe.models)
     lines, lengths = {}, {}
     for strategy in choices:
         traces = engine.run(strategy, problems, seed=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -42,6 +43,7 @@ _APPEND_ONLY = "".join(
     for table in ("calls", "completions")
     for event in ("update", "delete")
 )
+_PATIENCE = 60.0  # seconds that others may keep the file busy
 _LOOKUP = 500  # SQLite's default limit of variables in a statement is far above this
 
 
@@ -213,8 +215,8 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Our own locks keep threads apart; other processes are waited for.
-        db = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
+        db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+        _write_ahead(db)
         db.execute("PRAGMA synchronous=NORMAL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         used = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] > 0
@@ -226,6 +228,19 @@ def _open(path: Path) -> sqlite3.Connection:
         return db
     except (sqlite3.DatabaseError, OSError) as error:
         raise UserError(f"{path} cannot be opened as a store: {error}") from error
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log; where two open a new file at once, SQLite refuses one of them without waiting."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _foreign(db: sqlite3.Connection) -> bool:

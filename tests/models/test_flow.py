@@ -15,6 +15,7 @@ import pytest
 
 from cope_train.errors import UserError
 from cope_train.models import flow, leases
+from cope_train.models import store as store_module
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
 from cope_train.records import Completion, Failure, Message, Request, Sampling
@@ -45,6 +46,22 @@ class Lazy(FakeModel):
             if not go_on():
                 return
             yield position, self.answer(asked)
+
+
+def test_a_new_file_that_another_is_opening_is_waited_for() -> None:
+    """SQLite refuses at once where two connections wait for each other, whatever its time-out."""
+
+    class Busy:
+        refusals = 2
+
+        def execute(self, statement: str) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise sqlite3.OperationalError("database is locked")
+
+    busy = Busy()
+    store_module._write_ahead(busy)
+    assert busy.refusals == 0
 
 
 def test_two_models_on_one_store_never_buy_the_same(tmp_path: Path) -> None:
@@ -168,6 +185,7 @@ def test_what_was_handed_over_survives_a_kill(tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
+from cope_train.models import store as store_module
 from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
 from tests.models.test_flow import Lazy, request
