@@ -127,6 +127,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_tables_of_the_markdown_are_whole(folder: Path) -> None:
     text = (folder / "report.md").read_text()
+    assert not re.search(r"^- .*\n[^-\s]", text, re.MULTILINE)  # a list ends before what comes after it
     found = tables(text)
     assert len(found) == 4 == text.count("\n|---|")
     for table in found:
