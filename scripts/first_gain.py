@@ -34,9 +34,9 @@ from cope_train.study import opened
 RECIPE = Path("recipes/word_problems/tiny.yaml")
 LARGES = {"small-goal": "small-large-goal", "small-guideline": "small-large-guideline"}  # own plan -> the large's
 WANTED = ["small-single", "large", "cope", *LARGES.values(), *LARGES, *(f"{name}@planner" for name in LARGES)]
-SCHOOLS = {  # the most test problems, and what the recipe is changed by
-    "quick": (1000, ("data.train.limit=300",)),
-    "long": (4000, ("data.train.limit=3000", "train.planner.epochs=6", "train.planner.lora={rank: 32, alpha: 64}")),
+SCHOOLS = {  # the most test problems, the training problems, and what else the recipe is changed by
+    "quick": (1000, 300, ()),
+    "long": (4000, 3000, ("train.planner.epochs=6", "train.planner.lora={rank: 32, alpha: 64}")),
 }
 # Thresholds fitted to untrained cope's accuracy on the calibration split: the cheapest that reach it there, and the
 # cheapest that reach it surely, since the cheapest of many is also the luckiest.
@@ -49,12 +49,12 @@ PAIRS = (
 )
 
 
-def recipe(school: str, seed: int, problems: int, calibration: int) -> Recipe:
-    """The quickstart's recipe with one school and one training seed, planner only, on more problems."""
+def recipe(changes: Sequence[str], seed: int, problems: int, calibration: int) -> Recipe:
+    """The quickstart's recipe with one school's changes and one training seed, planner only, on more problems."""
     return load(
         RECIPE,
         [
-            *SCHOOLS[school][1],
+            *changes,
             f"data.test.limit={problems}",
             f"data.calibration.limit={calibration}",
             f"train.planner.seed={seed}",
@@ -222,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=4000, help="test problems, at most [4000]")
     parser.add_argument("--calibration", type=int, default=1000)
+    parser.add_argument("--train", type=int, default=3000, help="training problems, at most [3000]")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds")
     parser.add_argument("--schools", nargs="+", choices=SCHOOLS, default=list(SCHOOLS))
     parser.add_argument("--out", type=Path, default=Path("runs/first_gain"))
@@ -236,9 +237,9 @@ def main() -> None:
     options += f" --schools {' '.join(given.schools)}"
     body = [f"{facts} {made_by(f'first_gain.py {options}')}"]
     for school in given.schools:
-        most, changes = SCHOOLS[school]
-        problems = min(most, given.problems)
-        studies = [recipe(school, seed, problems, given.calibration) for seed in range(given.seeds)]
+        most, train, others = SCHOOLS[school]
+        problems, changes = min(most, given.problems), (f"data.train.limit={min(train, given.train)}", *others)
+        studies = [recipe(changes, seed, problems, given.calibration) for seed in range(given.seeds)]
         runs, fits = zip(*(run(study, given.out) for study in studies), strict=True)
         body += ["", f"### {school}: `{' '.join(changes)}`", "", f"n = {problems:,} test problems.", ""]
         body += table(runs, studies[0], fits)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
     ("words", "found"),
     [
         (
-            ["first_gain.py", "--problems=8", "--calibration=6", "--seeds=2", "--schools=quick"],
+            ["first_gain.py", "--problems=8", "--calibration=6", "--train=40", "--seeds=2", "--schools=quick"],
             [
                 "n = 8 test problems",
                 "| with its own goal, trained planner |",

@@ -17,8 +17,8 @@ from tests.e2e.conftest import ROOT, SMALL, TINY, inside, type_command
 # Small batches, so that there is a middle to be killed in.
 ARGUMENTS = (
     *SMALL,
-    "models.small.batch_tokens=3000",
-    "models.large.batch_tokens=3000",
+    "models.small.batch_tokens=12000",
+    "models.large.batch_tokens=6000",
     "train.planner.save_steps=1",
     "evaluate.strategies=[small-single, large, cope]",
     "evaluate.adapters=[none, planner]",
