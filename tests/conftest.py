@@ -27,6 +27,11 @@ _SMALL = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many requests go through the faulty proxy to the real server: few in the suite, 1,000 by hand."""
+    parser.addoption("--requests", type=int, default=10, help="requests through the faulty proxy to a real server")
+
+
 def make_tokenizer(folder: Path, template: str = CHATML):
     """A byte-level tokenizer with ChatML's special tokens and no merges: 256 bytes and three specials."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

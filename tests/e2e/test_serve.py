@@ -25,7 +25,7 @@ from cope_train.models.store import Store
 from cope_train.models.stored import StoredModel
 from cope_train.plans import planset
 from cope_train.recipe.model_specs import ApiModel, Price
-from cope_train.records import Completion, Message, Request, Sampling
+from cope_train.records import Completion, Failure, Message, Request, Sampling
 from tests.e2e.conftest import TINY
 from tests.proxy import Proxy
 
@@ -131,13 +131,16 @@ def test_plans_collected_by_api_are_of_the_form_of_local_ones(cope: Callable, se
         assert kinds[0] == kinds[1]
 
 
-def test_its_answers_come_through_a_proxy_that_spoils_a_third(server: str, tmp_path: Path) -> None:
+def test_its_answers_come_through_a_proxy_that_spoils_a_third(server: str, tmp_path: Path, pytestconfig) -> None:
+    count = pytestconfig.getoption("requests")
     store = Store(tmp_path / "s")
     with Proxy(server, rate=0.3, seed=4, retry_after=0.01, drip=0.1) as proxy:
         model = StoredModel(backend(proxy.url.removesuffix("/v1"), timeout=2.0, concurrency=4), store, None, False)
-        said = model.complete([request(f"p{i}", 2) for i in range(10)])
-    assert all(isinstance(outcome, Completion) for each in said for outcome in each)
-    assert len(list(store.calls())) == len(proxy.calls) > 20
+        said = model.complete([request(f"p{i}", 2) for i in range(count)])
+    failed = [outcome.message for each in said for outcome in each if isinstance(outcome, Failure)]
+    print(f"{count} requests, {len(proxy.calls)} calls, {len(failed)} samples failed: {set(failed)}")
+    assert len(failed) <= count // 100, failed
+    assert len(list(store.calls())) == len(proxy.calls) > 2 * count
     assert store.spend().balanced
 
 
