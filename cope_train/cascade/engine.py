@@ -98,6 +98,11 @@ class Engine:
         answers = [self._task.extract(decision.solutions[index].text) for index in range(len(decision.solutions))]
         return answers, self._task.groups(answers)
 
+    def _needed(self, stage: Stage, groups: Sequence[int | None], hold: bool) -> int:
+        """How many votes, in index order, decide the stage."""
+        counts = range(1, len(groups)) if self._stops(stage, hold) else ()
+        return next((count for count in counts if decided(groups[:count], *_gate(stage))), len(groups))
+
     def _write_plans(
         self, stage: Stage, live: Sequence[Decision], indices: tuple[int, ...], seed: int, adapters: Adapters
     ) -> None:
@@ -165,8 +170,7 @@ class Engine:
         count as not voting for the winner, so the consensus is a lower bound.
         """
         answers, groups = self._votes(decision)
-        counts = range(1, len(groups)) if self._stops(stage, hold) else ()
-        needed = next((count for count in counts if decided(groups[:count], *_gate(stage))), len(groups))
+        needed = self._needed(stage, groups, hold)
         vote = majority([*groups[:needed], *[None] * (stage.samples - needed)])
         answer = None if vote.winner is None else answers[vote.winner]
         if stage.plan and stage.plan.each:

@@ -52,6 +52,9 @@ class Decoder:
             try:
                 moved = job.enter(entering, inside) if entering else job.step(inside)
             except torch.OutOfMemoryError:
+                moved = None  # what was allocated is only let go once the error is, and the cache that knows it
+            if moved is None:
+                job = _Job(self._model, sampling, self._tokenizer)
                 waiting.extendleft(reversed(self._back_out(entering, inside)))
                 continue
             for wave in moved:
@@ -179,10 +182,8 @@ def suits(model: Any) -> bool:
         theirs = torch.cat([model(torch.tensor([row.prompt], device=model.device)).logits[:, -1] for row in found])
     before = _share(model)
     try:
-        wave, job = (
-            Wave([group(found)], Sampling(max_tokens=1), model.device),
-            _Job(model, Sampling(max_tokens=1), None),
-        )
+        wave = Wave([group(found)], Sampling(max_tokens=1), model.device)
+        job = _Job(model, Sampling(max_tokens=1), None)
         with torch.inference_mode():
             job._read(wave.cohort, [prompt])
             job._cache.cohorts = [wave.cohort]
